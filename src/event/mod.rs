@@ -1,0 +1,266 @@
+//! The catalogue of log events: one function per event, and the only place in the program that logs.
+//!
+//! [`init`] chooses once where events go: the systemd journal with structured fields, or lines of text or JSON
+//! on stderr. Each function below then writes one event of PROTOCOL § 7, its name first, with its own keys
+//! and no others. Their arguments are typed, so that a payload or a token cannot slip in, and what a stranger
+//! chose is escaped (see `value`). An event below the level costs one atomic load: nothing is formatted.
+//!
+//! Writing happens on the calling thread, one system call per event; no thread is started. A stderr that is
+//! closed loses the line and nothing else.
+//!
+//! Functions that take `suppressed` are for occurrences that a peer can repeat at will: the caller asks a
+//! [`Throttle`] first.
+
+mod names;
+mod output;
+mod throttle;
+mod value;
+
+use std::fmt::Display;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+pub use names::{Format, Level, UnknownName};
+pub use output::{Handle, InitError, Layout, Sink, init, to_sink};
+pub use throttle::Throttle;
+
+use crate::relay::close::CloseCause;
+use value::{Count, Outside, Pair, Plain, Seconds, Value};
+
+/// Marks the events of this module: no output takes any other, so that a library that logs through `tracing`
+/// cannot add lines.
+const TARGET: &str = "pyrycode_relay";
+
+/// Writes one event: `emit!(LEVEL, "name", key = value, …)` with values of the module `value`.
+///
+/// Each event carries its name twice on purpose: as the field `event`, so that the journal can be searched for
+/// it (`journalctl EVENT=ready`), and at the start of the message, so that a reader sees it.
+macro_rules! emit {
+    ($level:ident, $name:literal $(, $key:ident = $value:expr)* $(,)?) => {{
+        $( let $key = $value; )*
+        tracing::event!(
+            name: $name,
+            target: TARGET,
+            tracing::Level::$level,
+            { event = $name, $( $key = $key.field() ),* },
+            concat!($name, $( "{", stringify!($key), "}" ),*),
+            $( $key = Pair(stringify!($key), &$key) ),*
+        )
+    }};
+}
+
+/// How a client's address is shown: an IPv4 client that came through an IPv6 socket shows as IPv4.
+fn address(remote: IpAddr) -> Plain<IpAddr> {
+    Plain(remote.to_canonical())
+}
+
+/// The process begins: which program, and where its configuration came from (a path, or "built-in defaults").
+pub fn starting(version: &str, config: &str) {
+    emit!(
+        INFO,
+        "starting",
+        version = Plain(version),
+        config = Outside::Text(&config)
+    );
+}
+
+/// A socket for binaries and phones is bound.
+pub fn listening(listen: SocketAddr) {
+    emit!(INFO, "listening", listen = Plain(listen));
+}
+
+/// The socket for scrapes is bound.
+pub fn listening_metrics(metrics: SocketAddr) {
+    emit!(INFO, "listening", metrics = Plain(metrics));
+}
+
+/// Every listener is bound and the metrics thread answers.
+pub fn ready() {
+    emit!(INFO, "ready");
+}
+
+/// What can be read again at run time was read again; `level` is the log level from now on.
+pub fn reloaded(level: Level) {
+    emit!(INFO, "reloaded", log_level = Plain(level.as_str()));
+}
+
+/// A reload was refused; everything stays as it was.
+pub fn reload_failed(cause: &dyn Display) {
+    emit!(WARN, "reload_failed", cause = Outside::Text(cause));
+}
+
+/// The service manager could not be told something; the relay works on.
+pub fn notify_failed(error: &io::Error) {
+    emit!(WARN, "notify_failed", cause = Outside::Text(error));
+}
+
+/// The relay takes no more connections and closes the `connections` it has.
+pub fn draining(connections: usize) {
+    emit!(INFO, "draining", connections = Count::from(connections));
+}
+
+/// Every connection was closed in time.
+pub fn drained(duration: Duration) {
+    emit!(INFO, "drained", duration = Seconds(duration));
+}
+
+/// Time ran out with `connections` left; they are cut.
+pub fn drain_incomplete(connections: usize, duration: Duration) {
+    emit!(
+        WARN,
+        "drain_incomplete",
+        connections = Count::from(connections),
+        duration = Seconds(duration)
+    );
+}
+
+/// A binary claimed a free server-id. `binary_version` is the header as it came.
+pub fn server_claimed(server_id: &str, binary_version: &[u8], remote: IpAddr) {
+    emit!(
+        INFO,
+        "server_claimed",
+        server_id = Outside::Text(&server_id),
+        binary_version = Outside::Bytes(binary_version),
+        remote = address(remote),
+    );
+}
+
+/// A binary was refused because another one, which answered, holds the server-id. The refused one's version is
+/// not logged (PROTOCOL § 7).
+pub fn server_id_conflict(server_id: &str, remote: IpAddr) {
+    emit!(
+        INFO,
+        "server_id_conflict",
+        server_id = Outside::Text(&server_id),
+        remote = address(remote)
+    );
+}
+
+/// A binary came back within its grace period; `phones` phones were closed so that they start over.
+pub fn server_reclaimed(server_id: &str, remote: IpAddr, phones: usize) {
+    emit!(
+        INFO,
+        "server_reclaimed",
+        server_id = Outside::Text(&server_id),
+        remote = address(remote),
+        phones = Count::from(phones),
+    );
+}
+
+/// A binary's connection ended; its grace period begins.
+pub fn server_released(server_id: &str) {
+    emit!(INFO, "server_released", server_id = Outside::Text(&server_id));
+}
+
+/// A binary did not come back; its slot is gone and its `phones` phones were closed.
+pub fn server_expired(server_id: &str, phones: usize) {
+    emit!(
+        INFO,
+        "server_expired",
+        server_id = Outside::Text(&server_id),
+        phones = Count::from(phones)
+    );
+}
+
+/// A phone was registered. `device_name` is the header as it came, if it came.
+pub fn phone_registered(server_id: &str, conn_id: impl Display, device_name: Option<&[u8]>, remote: IpAddr) {
+    emit!(
+        INFO,
+        "phone_registered",
+        server_id = Outside::Text(&server_id),
+        conn_id = Outside::Text(&conn_id),
+        device_name = device_name.map(Outside::Bytes),
+        remote = address(remote),
+    );
+}
+
+/// A registered phone is gone, and why.
+pub fn phone_unregistered(
+    server_id: &str,
+    conn_id: impl Display,
+    device_name: Option<&[u8]>,
+    remote: IpAddr,
+    cause: CloseCause,
+) {
+    emit!(
+        INFO,
+        "phone_unregistered",
+        server_id = Outside::Text(&server_id),
+        conn_id = Outside::Text(&conn_id),
+        device_name = device_name.map(Outside::Bytes),
+        remote = address(remote),
+        cause = Plain(cause.as_str()),
+    );
+}
+
+/// A phone was upgraded and then refused by the registry.
+pub fn phone_refused(server_id: &str, remote: IpAddr, cause: CloseCause) {
+    emit!(
+        INFO,
+        "phone_refused",
+        server_id = Outside::Text(&server_id),
+        remote = address(remote),
+        cause = Plain(cause.as_str()),
+    );
+}
+
+/// A binary sent an envelope that cannot be read. `cause` is one of the program's own words, never text from
+/// the envelope. Throttled per connection.
+pub fn envelope_rejected(server_id: &str, cause: &'static str, suppressed: u64) {
+    emit!(
+        WARN,
+        "envelope_rejected",
+        server_id = Outside::Text(&server_id),
+        cause = Outside::Text(&cause),
+        suppressed = Count(suppressed),
+    );
+}
+
+/// A binary addressed a phone that it does not have. Throttled per connection.
+pub fn unknown_conn_id(server_id: &str, conn_id: Option<&dyn Display>, suppressed: u64) {
+    emit!(
+        WARN,
+        "unknown_conn_id",
+        server_id = Outside::Text(&server_id),
+        conn_id = conn_id.map(Outside::Text),
+        suppressed = Count(suppressed),
+    );
+}
+
+/// A connection ended in another way than its peer's goodbye; without `conn_id` it was the binary's.
+pub fn connection_lost(server_id: &str, conn_id: Option<&dyn Display>, cause: CloseCause) {
+    emit!(
+        INFO,
+        "connection_lost",
+        server_id = Outside::Text(&server_id),
+        conn_id = conn_id.map(Outside::Text),
+        cause = Plain(cause.as_str()),
+    );
+}
+
+/// A listener could not take a connection, for example because descriptors ran out; it tries again. Throttled
+/// per listener.
+pub fn accept_failed(error: &io::Error, suppressed: u64) {
+    emit!(
+        WARN,
+        "accept_failed",
+        cause = Outside::Text(error),
+        suppressed = Count(suppressed)
+    );
+}
+
+/// A scrape could not be answered, for example because collecting the figures panicked. Throttled by the caller.
+pub fn scrape_failed(cause: &dyn Display, suppressed: u64) {
+    emit!(
+        ERROR,
+        "scrape_failed",
+        cause = Outside::Text(cause),
+        suppressed = Count(suppressed)
+    );
+}
+
+/// The metrics thread ended although nobody asked it to: there are no scrapes from now on.
+pub fn metrics_thread_failed(cause: &dyn Display) {
+    emit!(ERROR, "metrics_thread_failed", cause = Outside::Text(cause));
+}

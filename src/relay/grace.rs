@@ -1,0 +1,87 @@
+//! The grace periods that are running, and the one task that ends them.
+//!
+//! Every grace period of a process has the same length, so they end in the order in which they began: a queue and
+//! one timer serve them all. A period that is cancelled or replaced is not looked for here; its entry comes up at
+//! its time with a token that the registry no longer knows, and is answered `Stale`.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use async_io::Timer;
+
+use super::hub::Hub;
+use super::registry::{GraceToken, ServerId};
+
+/// One grace period to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraceEntry {
+    /// Whose.
+    pub server_id: ServerId,
+    /// Which arming.
+    pub token: GraceToken,
+    /// When.
+    pub deadline: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<GraceEntry>,
+    keeper: Option<Waker>,
+}
+
+/// The grace periods that are running, in the order in which they end.
+#[derive(Debug, Default)]
+pub struct GraceQueue {
+    state: Mutex<State>,
+}
+
+impl GraceQueue {
+    /// Adds a period that ends no earlier than those that are in the queue (two that are armed at the same moment
+    /// may come in either order).
+    pub fn arm(&self, entry: GraceEntry) {
+        let mut state = self.lock();
+        state.entries.push_back(entry);
+        let keeper = state.keeper.take();
+        drop(state);
+        if let Some(keeper) = keeper {
+            keeper.wake();
+        }
+    }
+
+    /// Removes and returns the first period, if it has ended.
+    pub fn pop_due(&self, now: Instant) -> Option<GraceEntry> {
+        let mut state = self.lock();
+        if state.entries.front().is_none_or(|entry| entry.deadline > now) {
+            return None;
+        }
+        state.entries.pop_front()
+    }
+
+    /// When the first period ends. Without one, wakes `cx` when there is.
+    fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Instant> {
+        let mut state = self.lock();
+        if let Some(first) = state.entries.front() {
+            return Poll::Ready(first.deadline);
+        }
+        state.keeper = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends grace periods as their time comes. Runs for as long as the process does.
+pub async fn keep(hub: Arc<Hub>) {
+    loop {
+        let deadline = poll_fn(|cx| hub.grace_queue().poll_next(cx)).await;
+        let mut timer = Timer::at(deadline);
+        poll_fn(|cx| Pin::new(&mut timer).poll(cx)).await;
+        hub.expire_due(Instant::now());
+    }
+}

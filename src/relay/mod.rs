@@ -1,0 +1,21 @@
+//! The product: who may talk to whom, and the forwarding of frames. Free of HTTP, TLS, systemd and metrics
+//! libraries.
+//!
+//! A connection that was upgraded enters through [`binary::serve`] or [`phone::serve`], which ask the [`hub`] for a
+//! place and run a [`session`] until it ends. The hub owns the [`registry`] (who holds which server-id) and the
+//! [`grace`] queue. Sessions put frames into each other's [`outbox`], through the [`envelope`], and speak WebSocket
+//! through [`wire`]. What happens is told to an [`observer`].
+
+pub mod binary;
+pub mod close;
+pub mod conn_id;
+pub mod envelope;
+pub mod grace;
+pub mod hub;
+pub mod live;
+pub mod observer;
+pub mod outbox;
+pub mod phone;
+pub mod registry;
+pub mod session;
+pub mod wire;

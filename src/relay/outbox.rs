@@ -1,0 +1,353 @@
+//! What waits to be written to one connection.
+//!
+//! An outbox is filled by other connections' sessions and emptied by its own. It is bounded in bytes: an item
+//! is charged its length plus [`ITEM_OVERHEAD`] from the moment it is queued until its last byte was handed to the
+//! kernel, so the item being written still counts (PROTOCOL § 4).
+//!
+//! A full outbox never blocks the one who fills it. A phone's outbox simply refuses ([`Outbox::push`]) and the
+//! phone pays. A binary's outbox lets phones wait in line ([`Outbox::poll_push`]): a phone that found no room holds a
+//! [`Turn`], and room is given in the order of the turns, so a phone that keeps pushing cannot overtake one that
+//! waits. Whoever is first keeps its turn for all that it has read already, then leaves the line; and the line moves
+//! only when half of the outbox is free. Both are there so that a full outbox is filled in large pieces: one frame
+//! for each wake-up would make the relay slowest when it is busiest.
+//!
+//! There are two ways to close. [`Outbox::push_close`] queues the close behind what is there already.
+//! [`Outbox::cut`] overtakes everything. Whichever the session meets first is the connection's only close.
+//!
+//! The lock is held for queue operations only; wakers run outside it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::close::Close;
+use super::observer::{Direction, DropReason, Endpoint, Observer};
+
+/// What an item costs beyond its text, in bytes: its place in the queue and the frame header around it.
+pub const ITEM_OVERHEAD: usize = 64;
+
+/// A frame on its way to a receiver.
+#[derive(Debug)]
+pub struct Frame {
+    /// What is written: towards a binary the whole envelope, towards a phone the inner frame.
+    pub text: String,
+    /// The inner frame's length in bytes.
+    pub payload: usize,
+    /// When its last byte was read.
+    pub read_at: Instant,
+}
+
+/// One thing to write.
+#[derive(Debug)]
+pub enum Item {
+    /// A counted frame.
+    Frame(Frame),
+    /// A close notice: written like a frame, never counted as one.
+    Notice(String),
+    /// The connection's close, behind everything queued before it.
+    Close(Close),
+}
+
+impl Item {
+    /// What the item is charged, in bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame_cost(frame),
+            Self::Notice(text) => text.len() + ITEM_OVERHEAD,
+            Self::Close(_) => ITEM_OVERHEAD,
+        }
+    }
+}
+
+fn frame_cost(frame: &Frame) -> usize {
+    frame.text.len() + ITEM_OVERHEAD
+}
+
+/// Why a frame was not queued. The frame comes back.
+#[derive(Debug)]
+pub enum Refused {
+    /// There is no room for it.
+    Full(Frame),
+    /// The connection is closing or gone.
+    Closed(Frame),
+}
+
+/// A close that overtakes what is queued, and why the queued frames die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// What the peer is told.
+    pub close: Close,
+    /// What the frames that were queued are counted as.
+    pub reason: DropReason,
+}
+
+/// What [`Outbox::poll_take`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The connection was cut.
+    pub cut: Option<Cut>,
+    /// There was no room for everything that is queued.
+    pub more: bool,
+}
+
+/// A place in the line of those who wait for room in a full outbox.
+#[derive(Debug, Default)]
+pub struct Turn(Option<u64>);
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Item>,
+    /// Bytes charged: the queue, and what the session has taken and not yet written.
+    charged: usize,
+    cut: Option<Cut>,
+    /// A close is queued or the session ended: nothing more is taken in.
+    shut: bool,
+    session: Option<Waker>,
+    waiting: VecDeque<(u64, Waker)>,
+    next_turn: u64,
+}
+
+impl State {
+    /// Whoever waits longest, to be woken.
+    fn first_in_line(&self) -> Option<Waker> {
+        self.waiting.front().map(|(_, waker)| waker.clone())
+    }
+}
+
+/// The queue towards one connection.
+pub struct Outbox {
+    endpoint: Endpoint,
+    limit: usize,
+    observer: Arc<dyn Observer>,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox")
+            .field("endpoint", &self.endpoint)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Outbox {
+    /// An empty outbox towards a connection of `endpoint`, for `limit` bytes.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, limit: usize, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            endpoint,
+            limit,
+            observer,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Which way the frames in this outbox travel.
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        match self.endpoint {
+            Endpoint::Server => Direction::PhoneToBinary,
+            Endpoint::Client => Direction::BinaryToPhone,
+        }
+    }
+
+    /// Bytes charged at this moment.
+    #[must_use]
+    pub fn charged(&self) -> usize {
+        self.lock().charged
+    }
+
+    /// Queues a frame, without waiting.
+    ///
+    /// # Errors
+    /// The frame comes back when there is no room, when others wait for room, or when the connection is closing.
+    pub fn push(&self, frame: Frame) -> Result<(), Refused> {
+        let state = self.lock();
+        if state.shut || state.cut.is_some() {
+            return Err(Refused::Closed(frame));
+        }
+        if !state.waiting.is_empty() || state.charged + frame_cost(&frame) > self.limit {
+            return Err(Refused::Full(frame));
+        }
+        self.admit(state, Item::Frame(frame));
+        Ok(())
+    }
+
+    /// Queues the frame in `slot`, or takes a place in the line and returns `Pending` until it is first and there is
+    /// room. `Ready(false)`: the connection is closing, the frame is still in `slot`.
+    ///
+    /// A turn is kept until it is handed to [`Outbox::leave`]; who holds the first may push on.
+    pub fn poll_push(&self, cx: &mut Context<'_>, turn: &mut Turn, slot: &mut Option<Frame>) -> Poll<bool> {
+        let Some(frame) = slot.take() else {
+            return Poll::Ready(true);
+        };
+        let mut state = self.lock();
+        if state.shut || state.cut.is_some() {
+            *slot = Some(frame);
+            return Poll::Ready(false);
+        }
+        let first = state
+            .waiting
+            .front()
+            .is_none_or(|(front, _)| turn.0 == Some(*front));
+        if first && state.charged + frame_cost(&frame) <= self.limit {
+            self.admit(state, Item::Frame(frame));
+            return Poll::Ready(true);
+        }
+        *slot = Some(frame);
+        let place = turn
+            .0
+            .and_then(|mine| state.waiting.iter_mut().find(|(number, _)| *number == mine));
+        if let Some((_, waker)) = place {
+            waker.clone_from(cx.waker());
+        } else {
+            let number = state.next_turn;
+            state.next_turn += 1;
+            state.waiting.push_back((number, cx.waker().clone()));
+            turn.0 = Some(number);
+        }
+        Poll::Pending
+    }
+
+    /// Gives up a place in the line, if `turn` has one.
+    pub fn leave(&self, turn: &mut Turn) {
+        let Some(mine) = turn.0.take() else { return };
+        let mut state = self.lock();
+        let was_first = state.waiting.front().is_some_and(|(number, _)| *number == mine);
+        state.waiting.retain(|(number, _)| *number != mine);
+        let next = if was_first && state.charged < self.limit {
+            state.first_in_line()
+        } else {
+            None
+        };
+        drop(state);
+        if let Some(next) = next {
+            next.wake();
+        }
+    }
+
+    /// Queues a close notice. It is charged but never refused for want of room: a binary that was told of a phone
+    /// must be told of its end.
+    pub fn push_notice(&self, text: String) {
+        let state = self.lock();
+        if !state.shut && state.cut.is_none() {
+            self.admit(state, Item::Notice(text));
+        }
+    }
+
+    /// Queues the connection's close behind what is queued already; nothing is taken in after it. Does nothing if
+    /// the connection is closing already.
+    pub fn push_close(&self, close: Close) {
+        let mut state = self.lock();
+        if !state.shut && state.cut.is_none() {
+            state.shut = true;
+            let line = std::mem::take(&mut state.waiting);
+            self.admit(state, Item::Close(close));
+            wake_all(line);
+        }
+    }
+
+    /// Closes the connection at once: what is queued dies, counted as `reason`. The first cut wins; returns whether
+    /// this one did.
+    pub fn cut(&self, close: Close, reason: DropReason) -> bool {
+        let mut state = self.lock();
+        if state.cut.is_some() {
+            return false;
+        }
+        state.cut = Some(Cut { close, reason });
+        let session = state.session.take();
+        let line = std::mem::take(&mut state.waiting);
+        drop(state);
+        wake_all(line);
+        if let Some(session) = session {
+            session.wake();
+        }
+        true
+    }
+
+    /// For the session: moves queued items into `taken` until their charge reaches `room` bytes or the queue is
+    /// empty. Wakes `cx` when something is queued later, or the connection is cut; what is left in the queue now
+    /// must be asked for again.
+    pub fn poll_take(&self, cx: &mut Context<'_>, room: usize, taken: &mut VecDeque<Item>) -> Taken {
+        let mut state = self.lock();
+        let mut cost = 0;
+        while state.cut.is_none() && cost < room {
+            let Some(item) = state.queue.pop_front() else {
+                break;
+            };
+            cost += item.cost();
+            taken.push_back(item);
+        }
+        if state.queue.is_empty() && state.queue.capacity() > IDLE_CAPACITY {
+            state.queue = VecDeque::new();
+        }
+        match &mut state.session {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            waker => *waker = Some(cx.waker().clone()),
+        }
+        Taken {
+            cut: state.cut,
+            more: !state.queue.is_empty(),
+        }
+    }
+
+    /// For the session: items whose charge adds up to `cost` were written, or died.
+    pub fn settle(&self, cost: usize) {
+        if cost == 0 {
+            return;
+        }
+        let mut state = self.lock();
+        state.charged -= cost;
+        let next = if state.charged <= self.limit / 2 {
+            state.first_in_line()
+        } else {
+            None
+        };
+        drop(state);
+        self.observer.unqueued(self.endpoint, cost);
+        if let Some(next) = next {
+            next.wake();
+        }
+    }
+
+    /// For the session: nothing is taken in any more. Returns what was queued, with its charge settled.
+    pub fn end(&self) -> VecDeque<Item> {
+        let mut state = self.lock();
+        state.shut = true;
+        state.session = None;
+        let queue = std::mem::take(&mut state.queue);
+        let line = std::mem::take(&mut state.waiting);
+        drop(state);
+        wake_all(line);
+        self.settle(queue.iter().map(Item::cost).sum());
+        queue
+    }
+
+    fn admit(&self, mut state: MutexGuard<'_, State>, item: Item) {
+        let cost = item.cost();
+        state.charged += cost;
+        state.queue.push_back(item);
+        let session = state.session.take();
+        drop(state);
+        self.observer.queued(self.endpoint, cost);
+        if let Some(session) = session {
+            session.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Items for which an empty queue keeps its memory.
+const IDLE_CAPACITY: usize = 4;
+
+fn wake_all(line: VecDeque<(u64, Waker)>) {
+    for (_, waker) in line {
+        waker.wake();
+    }
+}

@@ -1,0 +1,183 @@
+//! The WebSocket protocol of one connection, apart from its socket: bytes in, messages out; messages in, bytes
+//! out.
+//!
+//! The protocol is tungstenite's: [`WebSocketContext`] reads frames, joins fragments, checks what RFC 6455 asks a
+//! server to check, and answers pings; its `Frame` writes them. It is driven on two plain buffers instead of a
+//! stream, because three things that the relay promises need both sides of the protocol in the relay's hand:
+//!
+//! - a frame counts as forwarded when its last byte is with the kernel, so the end of each one in the outgoing
+//!   bytes must be known ([`Wire::written`]);
+//! - a peer's close is answered with its code and no reason (PROTOCOL § 5), where the library would echo the reason
+//!   too: after a close arrived, the library is not asked to speak again;
+//! - an idle connection keeps no buffer: what is read into belongs to the thread.
+
+use std::io::{self, Read, Write};
+
+use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
+use async_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use async_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
+use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use async_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
+
+/// The library's read buffer, in bytes: allocated with the connection, so it is small. A larger message grows it.
+const READ_BUFFER: usize = 512;
+
+/// Capacity that an empty outgoing buffer may keep, in bytes.
+const IDLE_OUTPUT: usize = 1024;
+
+/// Written bytes at the front of the outgoing buffer beyond which the rest is moved down, so that a receiver that
+/// is always a little behind does not make the buffer grow.
+const COMPACT_AT: usize = 64 * 1024;
+
+/// What arrived.
+#[derive(Debug)]
+pub enum Received {
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A binary message.
+    Binary(Bytes),
+    /// A message that was marked as text and is not UTF-8.
+    NotUtf8,
+    /// The peer's close frame, with its code if it had one. Nothing after it is read.
+    Close(Option<u16>),
+}
+
+/// Why nothing more can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// A frame's header announced more than is allowed, or fragments added up to more.
+    TooBig,
+    /// The peer broke RFC 6455.
+    Protocol,
+}
+
+/// The protocol state and outgoing bytes of one connection.
+#[derive(Debug)]
+pub struct Wire {
+    ws: WebSocketContext,
+    output: Vec<u8>,
+    /// Where the unwritten part of `output` begins.
+    start: usize,
+}
+
+impl Wire {
+    /// A server's side of a connection that was just upgraded, for messages of up to `max_message` bytes.
+    #[must_use]
+    pub fn new(max_message: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(max_message))
+            .max_frame_size(Some(max_message));
+        Self {
+            ws: WebSocketContext::new(Role::Server, Some(config)),
+            output: Vec::new(),
+            start: 0,
+        }
+    }
+
+    /// Takes bytes from `input` until they complete something. `None`: all of `input` was taken and more is
+    /// needed.
+    ///
+    /// # Errors
+    /// The peer broke a rule; the connection must end.
+    pub fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Received>, Broken> {
+        loop {
+            let mut pipe = Pipe {
+                input,
+                output: &mut self.output,
+            };
+            return match self.ws.read(&mut pipe) {
+                Ok(Message::Text(text)) => Ok(Some(Received::Text(text))),
+                Ok(Message::Binary(bytes)) => Ok(Some(Received::Binary(bytes))),
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => continue,
+                Ok(Message::Close(None)) => Ok(Some(Received::Close(None))),
+                Ok(Message::Close(Some(frame))) => match u16::from(frame.code) {
+                    // The library replaces a code that RFC 6455 forbids on the wire with this.
+                    1002 if frame.reason == "Protocol violation" => Err(Broken::Protocol),
+                    code => Ok(Some(Received::Close(Some(code)))),
+                },
+                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                Err(WsError::Capacity(CapacityError::MessageTooLong { .. })) => Err(Broken::TooBig),
+                Err(WsError::Utf8(_)) => Ok(Some(Received::NotUtf8)),
+                Err(_) => Err(Broken::Protocol),
+            };
+        }
+    }
+
+    /// Appends a text message. Returns how many bytes it takes on the wire.
+    pub fn send_text(&mut self, text: String) -> usize {
+        self.append(Frame::message(Bytes::from(text), OpCode::Data(Data::Text), true))
+    }
+
+    /// Appends a close frame.
+    pub fn send_close(&mut self, code: u16, reason: &str) {
+        self.append(Frame::close(Some(CloseFrame {
+            code: CloseCode::from(code),
+            reason: reason.into(),
+        })));
+    }
+
+    /// The bytes to write next.
+    #[must_use]
+    pub fn unwritten(&self) -> &[u8] {
+        self.output.get(self.start..).unwrap_or_default()
+    }
+
+    /// The first `count` bytes of [`Wire::unwritten`] were written.
+    pub fn written(&mut self, count: usize) {
+        self.start += count;
+        if self.start >= self.output.len() {
+            self.start = 0;
+            self.output.clear();
+        } else if self.start >= COMPACT_AT {
+            self.output.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// Nothing is going on: gives back the memory that a burst needed.
+    pub fn rest(&mut self) {
+        if self.output.is_empty() && self.output.capacity() > IDLE_OUTPUT {
+            self.output = Vec::new();
+        }
+    }
+
+    /// Forgets all but the first `keep` bytes of [`Wire::unwritten`].
+    pub fn forget_after(&mut self, keep: usize) {
+        self.output.truncate(self.start + keep);
+    }
+
+    fn append(&mut self, frame: Frame) -> usize {
+        let length = frame.len();
+        // Writing to a vector cannot fail.
+        let _ = frame.format(&mut self.output);
+        length
+    }
+}
+
+/// What the library takes for its stream.
+struct Pipe<'a, 'b> {
+    input: &'a mut &'b [u8],
+    output: &'a mut Vec<u8>,
+}
+
+impl Read for Pipe<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.input.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.input.read(buffer)
+    }
+}
+
+impl Write for Pipe<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
