@@ -1,0 +1,209 @@
+//! The values of keys that are neither times, sizes nor numbers.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use crate::event::{Format, Level};
+
+use super::kind::Word;
+use super::loopback::LoopbackAddr;
+
+/// Where binaries and phones connect (`listen.public`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublicListen {
+    /// The relay binds this address itself. With port 0 the kernel chooses one, and the log says which.
+    Address(SocketAddr),
+}
+
+/// Where `/metrics` is served (`listen.metrics`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsListen {
+    /// Nowhere.
+    Off,
+    /// The relay binds this address itself.
+    Address(LoopbackAddr),
+}
+
+/// Who may be served without TLS (`listen.plaintext`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plaintext {
+    /// Only clients on this host: the public address must be a loopback address.
+    Loopback,
+    /// Any client: the operator vouches that a TLS proxy on another host stands in front.
+    Anywhere,
+}
+
+/// Where the certificate comes from (`tls.mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// The relay does not speak TLS itself.
+    Off,
+    /// From files.
+    Files,
+    /// From a certificate authority, through ACME.
+    Acme,
+}
+
+/// What tells the address of a client (`client_address.source`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAddressSource {
+    /// The other end of the TCP connection.
+    Peer,
+    /// The `X-Forwarded-For` header of a trusted proxy.
+    XForwardedFor,
+    /// The PROXY protocol header of a trusted proxy.
+    ProxyProtocol,
+}
+
+pub(super) const PLAINTEXT: Word<Plaintext> = Word(&[
+    ("loopback", Plaintext::Loopback),
+    ("anywhere", Plaintext::Anywhere),
+]);
+
+pub(super) const TLS_MODE: Word<TlsMode> = Word(&[
+    ("off", TlsMode::Off),
+    ("files", TlsMode::Files),
+    ("acme", TlsMode::Acme),
+]);
+
+pub(super) const CLIENT_ADDRESS_SOURCE: Word<ClientAddressSource> = Word(&[
+    ("peer", ClientAddressSource::Peer),
+    ("x-forwarded-for", ClientAddressSource::XForwardedFor),
+    ("proxy-protocol", ClientAddressSource::ProxyProtocol),
+]);
+
+pub(super) const LOG_LEVEL: Word<Level> = Word(&[
+    ("error", Level::Error),
+    ("warn", Level::Warn),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+]);
+
+pub(super) const LOG_FORMAT: Word<Format> = Word(&[
+    ("auto", Format::Auto),
+    ("journald", Format::Journald),
+    ("text", Format::Text),
+    ("json", Format::Json),
+]);
+
+/// What a `systemd:` address is told: the form is known, so that it is not called a bad address.
+const NO_SOCKETS: &str =
+    "needs sockets passed by systemd, which are not built in this version; write an address";
+
+impl FromStr for PublicListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("systemd:") {
+            return Err(format!("{NO_SOCKETS} such as \"127.0.0.1:8080\""));
+        }
+        text.parse().map(Self::Address).map_err(|_| {
+            "is not an IP literal with a port; allowed: such as \"127.0.0.1:8080\" or \"[::1]:8080\"; port 0 lets \
+             the kernel choose"
+                .to_owned()
+        })
+    }
+}
+
+impl fmt::Display for PublicListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Address(address) = self;
+        address.fmt(f)
+    }
+}
+
+impl FromStr for MetricsListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        if text.starts_with("systemd:") {
+            return Err(format!("{NO_SOCKETS} such as \"127.0.0.1:9090\", or \"off\""));
+        }
+        text.parse()
+            .map(Self::Address)
+            .map_err(|error: super::LoopbackError| format!("{error}, or \"off\""))
+    }
+}
+
+impl fmt::Display for MetricsListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// A path of this host's file system, as far as its text can tell.
+pub(super) fn absolute_path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') && !text.contains('\0') {
+        Ok(text.to_owned())
+    } else {
+        Err("is not an absolute path; it must start with \"/\"".to_owned())
+    }
+}
+
+/// A path, or the name of a systemd credential.
+pub(super) fn path_or_credential(text: &str) -> Result<String, String> {
+    match text.strip_prefix("credential:") {
+        Some(name) if !name.is_empty() && !name.contains(['/', '\0']) => Ok(text.to_owned()),
+        Some(_) => Err("names no credential; write \"credential:NAME\"".to_owned()),
+        None => absolute_path(text).map_err(|error| format!("{error}, or name a \"credential:NAME\"")),
+    }
+}
+
+/// A host name as it stands in a certificate.
+pub(super) fn domain(text: &str) -> Result<String, String> {
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= 253 && text.split('.').all(label_ok) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a host name; write one such as \"relay.example.com\"".to_owned())
+    }
+}
+
+/// The address that a certificate authority writes to.
+pub(super) fn contact(text: &str) -> Result<String, String> {
+    match text
+        .strip_prefix("mailto:")
+        .and_then(|address| address.split_once('@'))
+    {
+        Some((user, host)) if !user.is_empty() && domain(host).is_ok() => Ok(text.to_owned()),
+        _ => Err("is not a contact; write one such as \"mailto:ops@example.com\"".to_owned()),
+    }
+}
+
+/// The directory of an ACME certificate authority.
+pub(super) fn https_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").unwrap_or_default();
+    if rest.is_empty() || !rest.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("is not an https URL; write \"https://…\"".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A network in CIDR notation.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .map_err(|_| "is not a network; write one such as \"127.0.0.1/32\" or \"::1/128\"".to_owned())
+}
+
+/// A server-id as PROTOCOL § 1 bounds it.
+pub(super) fn server_id(text: &str) -> Result<String, String> {
+    if (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a server-id; allowed: 1 to 128 bytes of visible ASCII, without spaces".to_owned())
+    }
+}
