@@ -1,0 +1,7 @@
+//! What the relay counts, and the page that shows it to Prometheus.
+
+pub mod families;
+mod gauges;
+mod maker;
+pub mod server;
+mod timer;
