@@ -1,0 +1,268 @@
+//! HTTP with one socket, until it hangs up or becomes a WebSocket.
+//!
+//! hyper reads the requests and writes the answers. When a request was answered with `101`, hyper's connection is
+//! taken apart: the bare socket, and what was read behind the request, go to a task of their own
+//! ([`crate::relay`]), and everything HTTP needed is freed with this one.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use futures_lite::future;
+use http_body_util::Full;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+use smol::Executor;
+use smol::io::{AsyncRead, AsyncWrite};
+use smol_hyper::rt::FuturesIo;
+
+use super::upgrade::{self, About, Refusal, Upgrade};
+use crate::relay::binary::{self, BinaryHello};
+use crate::relay::hub::Hub;
+use crate::relay::observer::{Census, Endpoint, UpgradeOutcome};
+use crate::relay::phone::{self, PhoneHello};
+
+/// The largest request head, in bytes, and the most header fields in it.
+const HEAD_BYTES: usize = 16 * 1024;
+const HEAD_FIELDS: usize = 64;
+
+/// What every connection needs to know.
+#[derive(Debug)]
+pub struct Ingress {
+    hub: Arc<Hub>,
+    executor: Arc<Executor<'static>>,
+    handshake_timeout: Duration,
+    started: Instant,
+    draining: AtomicBool,
+    retry_after: u64,
+}
+
+impl Ingress {
+    /// The door to `hub`. Sessions run on `executor`; a connection that is not upgraded within `handshake_timeout`
+    /// is hung up; who is refused during a drain is told to wait `retry_after` seconds.
+    #[must_use]
+    pub fn new(
+        hub: Arc<Hub>,
+        executor: Arc<Executor<'static>>,
+        handshake_timeout: Duration,
+        retry_after: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            hub,
+            executor,
+            handshake_timeout,
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            retry_after,
+        })
+    }
+
+    /// From now on upgrades are refused and `/healthz` says so.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Speaks HTTP with `socket`, and hands it on if it is upgraded.
+    ///
+    /// # Errors
+    /// Says why the connection ended, if not by its own will.
+    pub async fn serve<S>(self: Arc<Self>, socket: S, remote: SocketAddr) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let admitted = Mutex::new(None);
+        let parts = {
+            let service = service_fn(|request| {
+                let response = self.answer(&request, &admitted);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = http1::Builder::new()
+                .half_close(true)
+                .max_buf_size(HEAD_BYTES)
+                .max_headers(HEAD_FIELDS)
+                .serve_connection(FuturesIo::new(socket), service)
+                .without_shutdown();
+            let deadline = async {
+                Timer::after(self.handshake_timeout).await;
+                Err(io::ErrorKind::TimedOut.into())
+            };
+            let parts = future::or(async { connection.await.map_err(io::Error::other) }, deadline).await;
+            parts.map(|parts| (parts.io.into_inner(), parts.read_buf))
+        };
+        let admitted = admitted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match (parts, admitted) {
+            (Ok((socket, read)), Some((_, upgrade))) => {
+                self.hand_on(socket, read.to_vec(), upgrade, remote);
+                Ok(())
+            }
+            (parts, Some((endpoint, _))) => {
+                // The client left, or was too slow, before its answer was on the wire.
+                self.hub
+                    .observer()
+                    .upgrade(endpoint, UpgradeOutcome::RejectBadRequest);
+                parts.map(drop)
+            }
+            (parts, None) => parts.map(drop),
+        }
+    }
+
+    fn hand_on<S>(&self, socket: S, already_read: Vec<u8>, upgrade: Upgrade, remote: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let hub = Arc::clone(&self.hub);
+        let Upgrade { server_id, about, .. } = upgrade;
+        match about {
+            About::Binary { version } => {
+                let hello = BinaryHello {
+                    server_id,
+                    version,
+                    remote,
+                };
+                self.executor
+                    .spawn(binary::serve(hub, socket, already_read, hello))
+                    .detach();
+            }
+            About::Phone { device_name } => {
+                let hello = PhoneHello {
+                    server_id,
+                    device_name,
+                    remote,
+                };
+                self.executor
+                    .spawn(phone::serve(hub, socket, already_read, hello))
+                    .detach();
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        request: &Request<Incoming>,
+        admitted: &Mutex<Option<(Endpoint, Upgrade)>>,
+    ) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        let Some(endpoint) = upgrade::endpoint(path) else {
+            let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+            return if path == "/healthz" && reads {
+                self.health()
+            } else {
+                not_found()
+            };
+        };
+        match self.decide(request, endpoint) {
+            Ok(upgrade) => {
+                let mut response = Response::new(Full::default());
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                let headers = response.headers_mut();
+                headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_ACCEPT, upgrade.accept.clone());
+                *admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some((endpoint, upgrade));
+                response
+            }
+            Err(refusal) => {
+                self.hub.observer().upgrade(endpoint, refusal.outcome);
+                refuse(refusal)
+            }
+        }
+    }
+
+    /// The order of PROTOCOL § 1.
+    fn decide(&self, request: &Request<Incoming>, endpoint: Endpoint) -> Result<Upgrade, Refusal> {
+        if self.is_draining() {
+            return Err(Refusal {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                header: Some((header::RETRY_AFTER, HeaderValue::from(self.retry_after))),
+                message: "the relay is shutting down".to_owned(),
+                outcome: UpgradeOutcome::RejectDraining,
+            });
+        }
+        let upgrade = upgrade::check(request, endpoint)?;
+        if !request.body().is_end_stream() {
+            return Err(Refusal {
+                status: StatusCode::BAD_REQUEST,
+                header: None,
+                message: "an upgrade request has no body".to_owned(),
+                outcome: UpgradeOutcome::RejectBadRequest,
+            });
+        }
+        Ok(upgrade)
+    }
+
+    fn health(&self) -> Response<Full<Bytes>> {
+        let counts = self.hub.count();
+        let draining = self.is_draining();
+        let health = Health {
+            status: if draining { "draining" } else { "ok" },
+            version: env!("CARGO_PKG_VERSION"),
+            connected_binaries: counts.connected_binaries,
+            connected_phones: counts.connected_phones,
+            uptime_seconds: self.started.elapsed().as_secs(),
+        };
+        // A struct of numbers and fixed strings always has a JSON form.
+        let body = serde_json::to_vec(&health).unwrap_or_default();
+        let mut response = Response::new(Full::from(body));
+        if draining {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json; charset=utf-8"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+/// The health document, its keys in the protocol's order.
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    version: &'static str,
+    connected_binaries: usize,
+    connected_phones: usize,
+    uptime_seconds: u64,
+}
+
+fn not_found() -> Response<Full<Bytes>> {
+    plain(
+        StatusCode::NOT_FOUND,
+        "nothing here; the endpoints are /v2/server, /v2/client and /healthz",
+    )
+}
+
+fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
+    let mut response = plain(refusal.status, &refusal.message);
+    if let Some((name, value)) = refusal.header {
+        response.headers_mut().insert(name, value);
+    }
+    // A client that was refused here has no further use for the connection.
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(format!("{line}\n")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
