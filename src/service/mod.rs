@@ -1,0 +1,161 @@
+//! The relay as a service: start, ready, reload, drain.
+//!
+//! [`run`] takes the steps in order, so that *ready* is never a guess: the signal handlers, the public listener, the
+//! metrics thread (which must answer a scrape), then `READY=1`. From then on the calling thread, and as many more as
+//! `runtime.workers` asks for, run the executor on which everything that touches a connection lives. A signal ends
+//! that: SIGTERM and SIGINT drain, SIGHUP reads the log level again.
+//!
+//! Threads: the callers of the executor (the main thread, and `worker-N`), and `metrics`.
+
+mod drain;
+pub mod signals;
+mod start;
+pub mod systemd;
+mod watch;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smol::Executor;
+
+use crate::config::{Config, LoadError, Source};
+use crate::event;
+use crate::relay::grace;
+use signals::{Signal, Signals};
+use start::Running;
+
+/// Why the service did not start, or did not go on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// An address is not to be had.
+    Bind {
+        /// The configuration key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The metrics thread was started and does not answer.
+    MetricsSilent {
+        /// The address that was asked.
+        address: SocketAddr,
+    },
+    /// A metric family could not be made.
+    Metrics(prometheus::Error),
+    /// Something of the operating system that the service cannot do without.
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the operating system says.
+        error: io::Error,
+    },
+}
+
+impl std::fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bind { key, address, error } => {
+                write!(f, "{key}: cannot listen on {address}: {error}")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        write!(
+                            f,
+                            "; another program (or another relay) has it: see `ss -ltnp`, or set {key}"
+                        )
+                    }
+                    io::ErrorKind::AddrNotAvailable => {
+                        write!(
+                            f,
+                            "; no interface of this machine has that address: see `ip address`, or set {key}"
+                        )
+                    }
+                    io::ErrorKind::PermissionDenied => write!(
+                        f,
+                        "; a port below 1024 needs CAP_NET_BIND_SERVICE: see AmbientCapabilities= in systemd.exec(5)"
+                    ),
+                    _ => Ok(()),
+                }
+            }
+            Self::MetricsSilent { address } => {
+                write!(
+                    f,
+                    "listen.metrics: nothing answers on {address}, though it was bound"
+                )
+            }
+            Self::Metrics(error) => write!(f, "cannot make the metrics: {error}"),
+            Self::System { what, error } => write!(f, "cannot {what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServiceError {}
+
+/// How the log level is read again: the configuration, loaded anew.
+pub type Reload<'a> = dyn Fn() -> Result<Config, LoadError> + 'a;
+
+/// Runs the relay until a signal ends it.
+///
+/// # Errors
+/// Says what could not be started, or which part of the operating system failed.
+pub fn run(
+    config: &Config,
+    source: &Source,
+    log: &event::Handle,
+    reload: &Reload<'_>,
+) -> Result<(), ServiceError> {
+    start::announce(source);
+    let executor = Arc::new(Executor::new());
+    async_io::block_on(executor.run(async {
+        let mut signals = Signals::new().map_err(|error| ServiceError::System {
+            what: "handle signals",
+            error,
+        })?;
+        let running = Running::start(config, &executor)?;
+        start::workers(config.runtime.workers, &executor)?;
+        executor.spawn(grace::keep(Arc::clone(&running.hub))).detach();
+        watch::start(&executor, &running.hub);
+        watch::tell(systemd::ready());
+        event::ready();
+        while next(&mut signals).await? == Signal::Hangup {
+            read_again(log, reload);
+        }
+        drain(config, running, &mut signals).await
+    }))
+}
+
+async fn next(signals: &mut Signals) -> Result<Signal, ServiceError> {
+    signals.next().await.map_err(|error| ServiceError::System {
+        what: "receive signals",
+        error,
+    })
+}
+
+fn read_again(log: &event::Handle, reload: &Reload<'_>) {
+    match reload() {
+        Ok(config) => {
+            log.set_level(config.log.level);
+            event::reloaded(config.log.level);
+        }
+        Err(error) => event::reload_failed(&error),
+    }
+}
+
+/// Closes every connection, then ends; a second signal, or the end of `drain.timeout`, cuts what is left.
+async fn drain(config: &Config, running: Running, signals: &mut Signals) -> Result<(), ServiceError> {
+    watch::tell(systemd::stopping());
+    let began = Instant::now();
+    let left = drain::drain(running, config.drain.timeout, async {
+        // A drain ends by a second signal to terminate; a failing signal pipe must not end it early.
+        while !matches!(signals.next().await, Ok(Signal::Terminate) | Err(_)) {}
+    })
+    .await;
+    match left {
+        0 => event::drained(began.elapsed()),
+        left => event::drain_incomplete(left, began.elapsed()),
+    }
+    Ok(())
+}

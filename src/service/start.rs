@@ -1,0 +1,167 @@
+//! Everything that must be there before the relay is ready.
+
+use std::net::TcpListener;
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
+use std::time::Duration;
+
+use async_io::Async;
+use smol::{Executor, Task};
+
+use super::ServiceError;
+use crate::cli::DEFAULT_CONFIG;
+use crate::config::{Config, MetricsListen, PublicListen, Source};
+use crate::event;
+use crate::ingress::http::Ingress;
+use crate::ingress::listener;
+use crate::metrics::families::Families;
+use crate::metrics::server::{MetricsServer, MetricsThread};
+use crate::relay::hub::{Hub, Settings};
+use crate::relay::observer::{Census, Counts};
+
+/// How long the metrics thread may take to answer its first scrape.
+const FIRST_SCRAPE: Duration = Duration::from_secs(5);
+
+/// What is running.
+pub(super) struct Running {
+    pub(super) hub: Arc<Hub>,
+    pub(super) ingress: Arc<Ingress>,
+    /// Accepts connections until it is dropped, which closes the listener.
+    pub(super) accepting: Task<()>,
+    /// Serves scrapes until it is dropped.
+    pub(super) metrics: Option<MetricsThread>,
+    /// What a client is told to wait before it redials, in seconds.
+    pub(super) retry_after: u64,
+}
+
+impl Running {
+    /// Binds both addresses, then starts the metrics thread and has it answer, then accepts.
+    pub(super) fn start(config: &Config, executor: &Arc<Executor<'static>>) -> Result<Self, ServiceError> {
+        let public = bind_public(config)?;
+        let metrics = bind_metrics(config)?;
+        let census = Arc::new(HubCensus::default());
+        let families = Arc::new(Families::new(census.clone()).map_err(ServiceError::Metrics)?);
+        let hub = Hub::new(settings(config), families.clone());
+        census.watch(&hub);
+        let metrics = match metrics {
+            Some(server) => Some(start_metrics(server, families)?),
+            None => None,
+        };
+        let retry_after = config.drain.spread.as_secs().max(1);
+        let ingress = Ingress::new(
+            Arc::clone(&hub),
+            Arc::clone(executor),
+            config.limits.handshake_timeout,
+            retry_after,
+        );
+        let accepting = executor.spawn(listener::accept(
+            public,
+            Arc::clone(&ingress),
+            Arc::clone(executor),
+        ));
+        Ok(Self {
+            hub,
+            ingress,
+            accepting,
+            metrics,
+            retry_after,
+        })
+    }
+}
+
+/// The hub as the metrics see it. They are made first, because the hub tells them what happens.
+#[derive(Debug, Default)]
+struct HubCensus(OnceLock<Weak<Hub>>);
+
+impl HubCensus {
+    fn watch(&self, hub: &Arc<Hub>) {
+        self.0.get_or_init(|| Arc::downgrade(hub));
+    }
+}
+
+impl Census for HubCensus {
+    fn count(&self) -> Counts {
+        self.0
+            .get()
+            .and_then(Weak::upgrade)
+            .map(|hub| hub.count())
+            .unwrap_or_default()
+    }
+}
+
+/// The first line of the log: which program, with which configuration.
+pub(super) fn announce(source: &Source) {
+    let config = match source {
+        Source::File(path) => path.display().to_string(),
+        Source::Defaults => format!("built-in defaults (no {DEFAULT_CONFIG})"),
+    };
+    event::starting(env!("CARGO_PKG_VERSION"), &config);
+}
+
+/// Starts the threads that run the executor beside the calling one. 0 is the default, which is one thread in all:
+/// a second one costs more CPU per frame than it brings, because async-io has one reactor that one thread polls
+/// at a time.
+pub(super) fn workers(workers: usize, executor: &Arc<Executor<'static>>) -> Result<(), ServiceError> {
+    for number in 2..=workers {
+        let executor = Arc::clone(executor);
+        thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || async_io::block_on(executor.run(std::future::pending::<()>())))
+            .map_err(|error| ServiceError::System {
+                what: "start a worker thread",
+                error,
+            })?;
+    }
+    Ok(())
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        grace: config.session.grace,
+        phones_per_server: config.limits.phones_per_server,
+        max_frame: config.session.max_frame,
+        phone_queue: config.limits.phone_queue,
+        binary_queue: config.limits.binary_queue,
+    }
+}
+
+fn bind_public(config: &Config) -> Result<Async<TcpListener>, ServiceError> {
+    let PublicListen::Address(address) = config.listen.public;
+    let failed = |error| ServiceError::Bind {
+        key: "listen.public",
+        address,
+        error,
+    };
+    let listener = listener::bind(address).map_err(failed)?;
+    event::listening(listener.get_ref().local_addr().map_err(failed)?);
+    Ok(listener)
+}
+
+fn bind_metrics(config: &Config) -> Result<Option<MetricsServer>, ServiceError> {
+    let MetricsListen::Address(address) = &config.listen.metrics else {
+        return Ok(None);
+    };
+    let address = address.get();
+    let failed = |error| ServiceError::Bind {
+        key: "listen.metrics",
+        address,
+        error,
+    };
+    let server = MetricsServer::bind(address).map_err(failed)?;
+    event::listening_metrics(server.local_addr().map_err(failed)?);
+    Ok(Some(server))
+}
+
+fn start_metrics(server: MetricsServer, families: Arc<Families>) -> Result<MetricsThread, ServiceError> {
+    let thread = server.start(families).map_err(|error| ServiceError::System {
+        what: "start the metrics thread",
+        error,
+    })?;
+    if thread.answers(FIRST_SCRAPE) {
+        Ok(thread)
+    } else {
+        Err(ServiceError::MetricsSilent {
+            address: thread.local_addr(),
+        })
+    }
+}
