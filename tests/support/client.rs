@@ -1,0 +1,256 @@
+//! A binary or a phone, over a real socket, blocking, with a deadline on every read.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use async_tungstenite::tungstenite::client::IntoClientRequest;
+use async_tungstenite::tungstenite::http::{Request, Response};
+use async_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use async_tungstenite::tungstenite::{Error, HandshakeError, Message, WebSocket, client};
+use serde_json::Value;
+
+use super::DEADLINE;
+use super::relay::Relay;
+
+/// A WebSocket client.
+pub struct Client {
+    ws: WebSocket<TcpStream>,
+}
+
+/// Why a client was not upgraded: the status, and the body's line.
+#[derive(Debug, PartialEq)]
+pub struct Refused {
+    /// The HTTP status.
+    pub status: u16,
+    /// The answer's headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Connects to `path` with these headers.
+pub fn connect(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Client, Refused> {
+    let stream = TcpStream::connect(address).expect("connects");
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    match client(request(address, path, headers), stream) {
+        Ok((ws, _)) => Ok(Client { ws }),
+        Err(HandshakeError::Failure(Error::Http(response))) => Err(refused(&response)),
+        Err(error) => panic!("the handshake failed: {error}"),
+    }
+}
+
+fn request(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Request<()> {
+    let mut request = format!("ws://{address}{path}")
+        .into_client_request()
+        .expect("a request");
+    for (name, value) in headers {
+        request.headers_mut().append(
+            async_tungstenite::tungstenite::http::HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+            value.parse().expect("a value"),
+        );
+    }
+    request
+}
+
+fn refused(response: &Response<Option<Vec<u8>>>) -> Refused {
+    let headers = response.headers().iter();
+    Refused {
+        status: response.status().as_u16(),
+        headers: headers
+            .map(|(n, v)| (n.as_str().to_owned(), v.to_str().unwrap_or("").to_owned()))
+            .collect(),
+    }
+}
+
+/// A phone's headers for a server-id.
+pub fn phone_headers(server_id: &str) -> [(&str, &str); 2] {
+    [("x-pyrycode-server", server_id), ("user-agent", "test-phone")]
+}
+
+/// A binary's headers for a server-id.
+pub fn binary_headers(server_id: &str) -> [(&str, &str); 3] {
+    [
+        ("x-pyrycode-server", server_id),
+        ("x-pyrycode-version", "1.2.3"),
+        ("user-agent", "test-binary"),
+    ]
+}
+
+impl Client {
+    /// A binary that claims `server_id`.
+    pub fn binary(relay: &Relay, server_id: &str) -> Self {
+        connect(relay.address, "/v2/server", &binary_headers(server_id)).expect("upgraded")
+    }
+
+    /// A phone that dials `server_id`.
+    pub fn phone(relay: &Relay, server_id: &str) -> Self {
+        connect(relay.address, "/v2/client", &phone_headers(server_id)).expect("upgraded")
+    }
+
+    /// Sends a text message.
+    pub fn send(&mut self, text: impl AsRef<str>) {
+        self.ws
+            .send(Message::text(text.as_ref().to_owned()))
+            .expect("sends");
+    }
+
+    /// Sends any message.
+    pub fn send_message(&mut self, message: Message) {
+        self.ws.send(message).expect("sends");
+    }
+
+    /// Queues a message without waiting for it to be written.
+    pub fn write_message(&mut self, message: Message) -> Result<(), String> {
+        self.ws.write(message).map_err(|error| error.to_string())
+    }
+
+    /// The next message that is not a ping or pong.
+    pub fn next(&mut self) -> Message {
+        loop {
+            match self.ws.read() {
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(message) => return message,
+                Err(error) => panic!("no message: {error}"),
+            }
+        }
+    }
+
+    /// The next message of any kind, or the error.
+    pub fn next_raw(&mut self) -> Result<Message, Error> {
+        self.ws.read()
+    }
+
+    /// The next text message.
+    pub fn text(&mut self) -> String {
+        match self.next() {
+            Message::Text(text) => text.to_string(),
+            other => panic!("expected text, got {other:?}"),
+        }
+    }
+
+    /// The next text message, as JSON.
+    pub fn json(&mut self) -> Value {
+        serde_json::from_str(&self.text()).expect("JSON")
+    }
+
+    /// The next message must be a close; its code and reason. Afterwards the relay must hang up.
+    pub fn closed(&mut self) -> (u16, String) {
+        let (code, reason) = match self.next() {
+            Message::Close(Some(CloseFrame { code, reason })) => (u16::from(code), reason.to_string()),
+            other => panic!("expected a close, got {other:?}"),
+        };
+        match self.ws.read() {
+            Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) | Error::Protocol(_)) => {}
+            other => panic!("something came after the close: {other:?}"),
+        }
+        (code, reason)
+    }
+
+    /// Sends a close and waits for the answer; its code and reason.
+    pub fn close(&mut self, code: Option<u16>) -> Option<(u16, String)> {
+        let frame = code.map(|code| CloseFrame {
+            code: CloseCode::from(code),
+            reason: "bye".into(),
+        });
+        self.ws.close(frame).expect("sends a close");
+        loop {
+            match self.ws.read() {
+                Ok(Message::Close(frame)) => {
+                    return frame.map(|frame| (u16::from(frame.code), frame.reason.to_string()));
+                }
+                Ok(_) => {}
+                Err(error) => panic!("no answer to the close: {error}"),
+            }
+        }
+    }
+
+    /// The bare socket.
+    pub fn socket(&mut self) -> &mut TcpStream {
+        self.ws.get_mut()
+    }
+
+    /// Ends the connection without a close frame.
+    pub fn drop_connection(self) {
+        let _ = self.ws.get_ref().shutdown(Shutdown::Both);
+    }
+
+    /// The phone's name, learnt by sending a frame to its binary.
+    pub fn conn_id(&mut self, binary: &mut Self) -> String {
+        self.send("\"who am I\"");
+        binary.json()["conn_id"].as_str().expect("a conn_id").to_owned()
+    }
+}
+
+/// A phone's or binary's bare socket after the upgrade, for bytes that no client library would send.
+pub fn raw(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> TcpStream {
+    raw_with(address, path, headers, b"")
+}
+
+/// The same, with bytes sent right behind the request, in the same write.
+pub fn raw_with(address: SocketAddr, path: &str, headers: &[(&str, &str)], behind: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("connects");
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut request = format!(
+        "GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    .into_bytes();
+    for (name, value) in headers {
+        request.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    request.extend_from_slice(b"\r\n");
+    request.extend_from_slice(behind);
+    stream.write_all(&request).expect("sends");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("an answer");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("a head");
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+    stream
+}
+
+/// One frame as a client sends it: masked with zeros, so that the payload stands as it is.
+pub fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first_byte];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | u8::try_from(length).unwrap()),
+        length @ 126..=65_535 => {
+            frame.push(0x80 | 0x7e);
+            frame.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 0x7f);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Reads one unmasked frame of up to 125 bytes: its first byte and payload. `None` at the end of the stream.
+pub fn read_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).ok()?;
+    let length = match head[1] {
+        short @ 0..=125 => usize::from(short),
+        126 => {
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).ok()?;
+            usize::from(u16::from_be_bytes(length))
+        }
+        _ => {
+            let mut length = [0; 8];
+            stream.read_exact(&mut length).ok()?;
+            usize::try_from(u64::from_be_bytes(length)).unwrap()
+        }
+    };
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).ok()?;
+    Some((head[0], payload))
+}

@@ -1,0 +1,289 @@
+//! The program under test.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{DEADLINE, eventually, random};
+
+/// A running relay. It is killed when this is dropped.
+pub struct Relay {
+    child: Child,
+    log: Arc<Mutex<Vec<Value>>>,
+    directory: tempfile::TempDir,
+    /// Where it serves.
+    pub address: SocketAddr,
+    /// Where its metrics are.
+    pub metrics_address: SocketAddr,
+}
+
+/// How to start one.
+#[derive(Default)]
+pub struct Options {
+    /// Sections and keys to put into the configuration; `listen` and `log` are set already.
+    pub config: String,
+    /// Environment variables to set.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Relay {
+    /// With the defaults.
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With these sections in its configuration.
+    pub fn with(config: &str) -> Self {
+        Self::with_options(Options {
+            config: config.to_owned(),
+            ..Options::default()
+        })
+    }
+
+    /// As told.
+    pub fn with_options(options: Options) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("relay.toml");
+        let metrics_address = free_metrics_address();
+        let config = format!(
+            "[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"{metrics_address}\"\n[log]\nformat = \"json\"\nlevel = \"info\"\n{}",
+            options.config
+        );
+        std::fs::write(&path, config).expect("a configuration");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pyrycode-relay"));
+        command
+            .arg("--config")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
+            command.env_remove(variable);
+        }
+        command.envs(options.environment);
+        let mut child = command.spawn().expect("the program starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = BufReader::new(child.stderr.take().expect("its stderr"));
+        std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                    log.lock().unwrap().push(event);
+                }
+            }
+        });
+        let mut relay = Self {
+            child,
+            log,
+            directory,
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            metrics_address,
+        };
+        let listening = relay.wait_for_event("listening");
+        relay.address = listening["listen"]
+            .as_str()
+            .expect("an address")
+            .parse()
+            .expect("an address that parses");
+        relay.wait_for_event("ready");
+        relay
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.directory.path().join("relay.toml")
+    }
+
+    /// Everything it logged so far.
+    pub fn events(&self) -> Vec<Value> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Every event of that name so far.
+    pub fn events_named(&self, name: &str) -> Vec<Value> {
+        self.events()
+            .into_iter()
+            .filter(|event| event["event"] == name)
+            .collect()
+    }
+
+    /// Waits for the first event of that name.
+    pub fn wait_for_event(&self, name: &str) -> Value {
+        eventually(&format!("event {name}"), || {
+            self.events_named(name)
+                .into_iter()
+                .next()
+                .ok_or_else(|| format!("{:?}", self.events()))
+        })
+    }
+
+    /// A request to the metrics listener or the public one; the whole answer.
+    pub fn http(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).expect("connects");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(request.as_bytes()).expect("takes the request");
+        let mut answer = Vec::new();
+        // A server that refuses a request may reset the connection behind its answer.
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).expect("an answer in UTF-8")
+    }
+
+    /// `GET path` on the public listener: the head and the body.
+    pub fn get(&self, path: &str) -> (String, String) {
+        let answer = Self::http(
+            self.address,
+            &format!("GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n"),
+        );
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        (head.to_owned(), body.to_owned())
+    }
+
+    /// The metrics as they are now.
+    pub fn metrics(&self) -> Metrics {
+        let answer = Self::http(
+            self.metrics_address,
+            "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        );
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        Metrics::parse(body)
+    }
+
+    /// Waits until a series has a value.
+    pub fn wait_for_metric(&self, series: &str, value: f64) -> Metrics {
+        eventually(&format!("{series} = {value}"), || {
+            let metrics = self.metrics();
+            let seen = metrics.get(series);
+            if (seen - value).abs() < f64::EPSILON {
+                Ok(metrics)
+            } else {
+                Err(format!("{seen}"))
+            }
+        })
+    }
+
+    /// Sends a signal by its number.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status()
+            .expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Waits for the process to end.
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        eventually("the end of the process", || {
+            self.child
+                .try_wait()
+                .unwrap()
+                .ok_or_else(|| "still running".to_owned())
+        })
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address for metrics that no other test has: port 0 is refused by design, so the address is drawn.
+pub fn free_metrics_address() -> SocketAddr {
+    let [second, third, last, low, high, ..] = random().to_le_bytes();
+    let port = 20_000 + u16::from_le_bytes([low, high]) % 10_000;
+    SocketAddr::from(([127, second.max(1), third, last.clamp(1, 254)], port))
+}
+
+/// One scrape.
+#[derive(Debug, PartialEq)]
+pub struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    fn parse(text: &str) -> Self {
+        let series = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .map(|line| {
+                let (name, value) = line.rsplit_once(' ').expect("a value");
+                (name.to_owned(), value.parse().expect("a number"))
+            });
+        Self(series.collect())
+    }
+
+    /// A series of ours, such as `frames_forwarded_total{direction="phone_to_binary"}`.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn get(&self, series: &str) -> f64 {
+        let name = format!("pyrycode_relay_{series}");
+        *self
+            .0
+            .get(&name)
+            .unwrap_or_else(|| panic!("{name} is not in the scrape"))
+    }
+
+    /// Frames forwarded in a direction.
+    pub fn forwarded(&self, direction: &str) -> f64 {
+        self.get(&format!("frames_forwarded_total{{direction=\"{direction}\"}}"))
+    }
+
+    /// Frames dropped in a direction for a reason.
+    pub fn dropped(&self, direction: &str, reason: &str) -> f64 {
+        self.get(&format!(
+            "frames_dropped_total{{direction=\"{direction}\",reason=\"{reason}\"}}"
+        ))
+    }
+
+    /// Frames dropped in a direction, for whatever reason.
+    pub fn dropped_in_all(&self, direction: &str) -> f64 {
+        let prefix = format!("pyrycode_relay_frames_dropped_total{{direction=\"{direction}\"");
+        self.0
+            .iter()
+            .filter(|(name, _)| name.starts_with(&prefix))
+            .map(|(_, value)| value)
+            .sum()
+    }
+
+    /// Connections closed for a cause.
+    pub fn closed(&self, endpoint: &str, cause: &str) -> f64 {
+        self.get(&format!(
+            "connections_closed_total{{cause=\"{cause}\",endpoint=\"{endpoint}\"}}"
+        ))
+    }
+
+    /// Upgrade requests with an outcome.
+    pub fn upgrades(&self, endpoint: &str, outcome: &str) -> f64 {
+        self.get(&format!(
+            "ws_upgrade_attempts_total{{endpoint=\"{endpoint}\",outcome=\"{outcome}\"}}"
+        ))
+    }
+
+    /// The series that changed since `before`, with by how much, except those that change by themselves.
+    pub fn since(&self, before: &Self) -> BTreeMap<String, f64> {
+        let moves = |name: &str| !name.starts_with("process_") && !name.contains("latency");
+        self.0
+            .iter()
+            .filter(|(name, _)| moves(name))
+            .map(|(name, value)| (name.clone(), value - before.0.get(name).copied().unwrap_or(0.0)))
+            .filter(|(_, change)| change.abs() > f64::EPSILON)
+            .collect()
+    }
+}
+
+/// A pause between two looks at a fact, for waits that `eventually` does not fit.
+pub const LOOK: Duration = Duration::from_millis(2);
