@@ -9,16 +9,12 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
-use std::io::{self, Read as _, Seek as _};
+use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pyrycode_relay::event::{self, Format, Handle, InitError, Layout, Level, Sink};
+use pyrycode_relay::event::{self, Format, Handle, Layout, Level, Sink};
 use pyrycode_relay::relay::close::CloseCause;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
@@ -361,100 +357,4 @@ fn names_are_read_and_written() {
     assert_eq!(error, "allowed are error, warn, info, debug");
     let error = "syslog".parse::<Format>().unwrap_err().to_string();
     assert_eq!(error, "allowed are auto, journald, text, json");
-}
-
-/// Runs the test `child_process` below in a process of its own, where `init` may be called.
-fn child(format: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child_process", "--ignored", "--nocapture"]);
-    command
-        .env("EVENTS_TEST_FORMAT", format)
-        .env_remove("JOURNAL_STREAM");
-    command
-}
-
-#[test]
-#[ignore = "the child process of other tests"]
-fn child_process() {
-    let format: Format = std::env::var("EVENTS_TEST_FORMAT").unwrap().parse().unwrap();
-    match event::init(Level::Info, format) {
-        Ok(_) => {
-            // More than a pipe holds: a reader that is gone must not block the writer either.
-            for _ in 0..2000 {
-                event::server_released("srv");
-            }
-            assert!(matches!(
-                event::init(Level::Info, format),
-                Err(InitError::AlreadySet)
-            ));
-            println!("initialised");
-        }
-        Err(error) => println!("refused: {error}"),
-    }
-}
-
-#[test]
-fn stderr_gets_the_lines() {
-    for (format, begin) in [("text", "20"), ("auto", "20"), ("json", "{\"timestamp\":\"20")] {
-        let output = child(format).output().unwrap();
-        let log = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success());
-        assert_eq!(
-            log.lines().filter(|line| line.starts_with(begin)).count(),
-            2000,
-            "{format}"
-        );
-        assert!(
-            log.lines().all(|line| line.contains("server_released")),
-            "{format}"
-        );
-    }
-}
-
-#[test]
-fn a_stderr_without_a_reader_harms_nothing() {
-    let (reader, writer) = UnixStream::pair().unwrap();
-    drop(reader);
-    let output = child("text")
-        .stderr(OwnedFd::from(writer))
-        .stdout(Stdio::piped())
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    assert!(String::from_utf8(output.stdout).unwrap().contains("initialised"));
-}
-
-#[test]
-fn a_journal_that_is_not_there_is_refused_only_by_name() {
-    if std::path::Path::new("/run/systemd/journal/socket").exists() {
-        // With a journal there is nothing to refuse.
-        let output = child("journald").output().unwrap();
-        assert!(String::from_utf8(output.stdout).unwrap().contains("initialised"));
-        assert!(output.stderr.is_empty());
-        return;
-    }
-    let output = child("journald").output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        said.contains("refused: log format \"journald\" was asked for"),
-        "{said}"
-    );
-    assert!(said.contains("/run/systemd/journal/socket"), "{said}");
-    // Stderr is what JOURNAL_STREAM names, as under systemd, but nobody listens: "auto" makes do with text.
-    let mut stderr = tempfile::tempfile().unwrap();
-    let stream = stderr
-        .metadata()
-        .map(|metadata| format!("{}:{}", metadata.dev(), metadata.ino()))
-        .unwrap();
-    let mut auto = child("auto");
-    let output = auto
-        .env("JOURNAL_STREAM", stream)
-        .stderr(stderr.try_clone().unwrap())
-        .output()
-        .unwrap();
-    assert!(String::from_utf8(output.stdout).unwrap().contains("initialised"));
-    let mut log = String::new();
-    stderr.rewind().unwrap();
-    stderr.read_to_string(&mut log).unwrap();
-    assert_eq!(log.lines().count(), 2000);
 }

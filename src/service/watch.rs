@@ -1,7 +1,8 @@
 //! What systemd is told while the relay runs: the status line and the watchdog.
 //!
 //! Both are tasks of the executor that forwards frames. If that executor is wedged, the watchdog is not fed, and
-//! systemd restarts the service.
+//! systemd restarts the service. The messages themselves are sent from a helper thread: a service manager that does
+//! not read its socket blocks whoever writes to it, and that must not be who forwards frames.
 
 use std::io;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ async fn keep_status(hub: Arc<Hub>) {
     loop {
         let counts = hub.count();
         if told != Some(counts) {
-            tell(systemd::status(&status_line(counts)));
+            tell(smol::unblock(move || systemd::status(&status_line(counts))).await);
             told = Some(counts);
         }
         Timer::after(STATUS_INTERVAL).await;
@@ -57,7 +58,7 @@ fn status_line(counts: Counts) -> String {
 
 async fn feed_watchdog(interval: Duration) {
     loop {
-        tell(systemd::watchdog());
+        tell(smol::unblock(systemd::watchdog).await);
         Timer::after(interval).await;
     }
 }

@@ -16,11 +16,44 @@ use super::{DEADLINE, eventually, random};
 pub struct Relay {
     child: Child,
     log: Arc<Mutex<Vec<Value>>>,
-    directory: tempfile::TempDir,
+    program: Program,
     /// Where it serves.
     pub address: SocketAddr,
     /// Where its metrics are.
     pub metrics_address: SocketAddr,
+}
+
+/// The program with a configuration file of its own, not yet started.
+pub struct Program {
+    directory: tempfile::TempDir,
+}
+
+impl Program {
+    /// Writes the configuration.
+    pub fn new(config: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let program = Self { directory };
+        std::fs::write(program.config_path(), config).expect("a configuration");
+        program
+    }
+
+    /// The configuration file, which goes away with this value.
+    pub fn config_path(&self) -> PathBuf {
+        self.directory.path().join("relay.toml")
+    }
+
+    /// How to start it, free of whatever a service manager has put into the environment of the test.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pyrycode-relay"));
+        command
+            .arg("--config")
+            .arg(self.config_path())
+            .stdin(Stdio::null());
+        for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
+            command.env_remove(variable);
+        }
+        command
+    }
 }
 
 /// How to start one.
@@ -48,25 +81,17 @@ impl Relay {
 
     /// As told.
     pub fn with_options(options: Options) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("relay.toml");
         let metrics_address = free_metrics_address();
-        let config = format!(
-            "[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"{metrics_address}\"\n[log]\nformat = \"json\"\nlevel = \"info\"\n{}",
+        let program = Program::new(&format!(
+            "[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"{metrics_address}\"\n\
+             [log]\nformat = \"json\"\nlevel = \"info\"\n{}",
             options.config
-        );
-        std::fs::write(&path, config).expect("a configuration");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pyrycode-relay"));
+        ));
+        let mut command = program.command();
         command
-            .arg("--config")
-            .arg(&path)
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
-            command.env_remove(variable);
-        }
-        command.envs(options.environment);
+            .stderr(Stdio::piped())
+            .envs(options.environment);
         let mut child = command.spawn().expect("the program starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().expect("its stderr"));
@@ -82,7 +107,7 @@ impl Relay {
         let mut relay = Self {
             child,
             log,
-            directory,
+            program,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             metrics_address,
         };
@@ -103,7 +128,7 @@ impl Relay {
 
     /// Its configuration file.
     pub fn config_path(&self) -> PathBuf {
-        self.directory.path().join("relay.toml")
+        self.program.config_path()
     }
 
     /// Everything it logged so far.
