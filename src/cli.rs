@@ -133,10 +133,7 @@ pub struct CheckArgs {
 pub struct ProbeArgs {
     /// Address of the relay.
     // Given apart from the comment: angle brackets or backquotes around the address do not belong in the help.
-    #[arg(
-        value_name = "URL",
-        help = "Address of the relay, such as ws://127.0.0.1:8080"
-    )]
+    #[arg(value_name = "URL", help = "Address of the relay, such as ws://127.0.0.1:8080")]
     pub url: String,
 
     /// Frames to send each way

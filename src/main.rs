@@ -13,11 +13,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to tell when this cannot be written.
             let _ = error.print();
-            return if error.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
     let result = match &cli.command {

@@ -1,9 +1,6 @@
 //! The command line: what it prints where, and with which code it ends.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a failed unwrap is a failed test, with its line"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, with its line")]
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -55,11 +52,7 @@ fn wrong_arguments_are_a_usage_error() {
         let output = run(args);
         assert_eq!(output.status.code(), Some(64), "{args:?}");
         assert!(stdout(&output).is_empty(), "{args:?}");
-        assert!(
-            stderr(&output).contains("error: "),
-            "{args:?}: {}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains("error: "), "{args:?}: {}", stderr(&output));
     }
 }
 
@@ -96,21 +89,14 @@ fn help_teaches() {
         );
     }
     let probe = run(&["probe", "--help"]);
-    assert!(
-        stdout(&probe).contains("length of the frame as JSON text"),
-        "{}",
-        stdout(&probe)
-    );
+    assert!(stdout(&probe).contains("length of the frame as JSON text"), "{}", stdout(&probe));
 }
 
 #[test]
 fn version_is_one_line() {
     let output = run(&["--version"]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(
-        stdout(&output),
-        concat!("pyrycode-relay ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+    assert_eq!(stdout(&output), concat!("pyrycode-relay ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
@@ -133,10 +119,7 @@ fn without_a_file_the_defaults_are_confirmed() {
     }
     let output = run(&["check"]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(
-        stdout(&output),
-        format!("configuration ok: built-in defaults (no {DEFAULT_CONFIG})\n")
-    );
+    assert_eq!(stdout(&output), format!("configuration ok: built-in defaults (no {DEFAULT_CONFIG})\n"));
 }
 
 #[test]
@@ -147,10 +130,7 @@ fn a_bad_file_is_refused_with_every_problem() {
     assert!(stdout(&output).is_empty());
     let lines: Vec<_> = stderr(&output).lines().collect();
     assert_eq!(lines.len(), 4, "{lines:?}");
-    for (line, start) in lines
-        .iter()
-        .zip(["2: session.grace: ", "3: session.max_frame: ", "4: lgo: "])
-    {
+    for (line, start) in lines.iter().zip(["2: session.grace: ", "3: session.max_frame: ", "4: lgo: "]) {
         assert!(line.starts_with(&format!("{path}:{start}")), "{line}");
     }
     assert_eq!(lines[3], format!("3 problems in {path}"));
@@ -168,15 +148,9 @@ fn the_printed_configuration_is_a_configuration() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(stderr(&output), format!("configuration ok: {path}\n"));
     let printed = stdout(&output);
-    assert!(
-        printed.starts_with("[listen]\npublic = \"127.0.0.1:8080\"\n"),
-        "{printed}"
-    );
+    assert!(printed.starts_with("[listen]\npublic = \"127.0.0.1:8080\"\n"), "{printed}");
     let read = Config::parse(printed, "printed").unwrap();
-    assert_eq!(
-        read,
-        Config::parse(&fs::read_to_string(&path).unwrap(), "f").unwrap()
-    );
+    assert_eq!(read, Config::parse(&fs::read_to_string(&path).unwrap(), "f").unwrap());
 
     let (_directory, again) = file(printed);
     let second = run(&["check", "--print", "--config", &again]);
@@ -200,11 +174,7 @@ fn a_file_that_cannot_be_read_is_refused() {
         let output = run(&["check", "--config", &path]);
         assert_eq!(output.status.code(), Some(78), "{path}");
         assert!(stdout(&output).is_empty());
-        assert!(
-            stderr(&output).starts_with(&format!("{path}{what}")),
-            "{}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).starts_with(&format!("{path}{what}")), "{}", stderr(&output));
     }
 }
 
@@ -214,28 +184,18 @@ fn the_relay_refuses_what_check_refuses() {
     let output = run(&["--config", &path]);
     let check = run(&["check", "--config", &path]);
     assert_eq!(output.status.code(), Some(78));
-    assert!(stderr(&output).contains(&format!(
-        "{path}:1: sesion: unknown table; did you mean [session]?"
-    )));
+    assert!(stderr(&output).contains(&format!("{path}:1: sesion: unknown table; did you mean [session]?")));
     assert_eq!(check.status.code(), Some(78));
 }
 
 #[test]
 fn a_reader_that_went_away_is_no_fault() {
     let (_directory, path) = file("");
-    for args in [
-        &["check", "--print", "--config", &path][..],
-        &["check", "--config", &path],
-        &["--help"],
-    ] {
+    for args in [&["check", "--print", "--config", &path][..], &["check", "--config", &path], &["--help"]] {
         let (reader, writer) = UnixStream::pair().unwrap();
         drop(reader);
-        let output = program()
-            .args(args)
-            .stdout(OwnedFd::from(writer))
-            .stderr(Stdio::piped())
-            .output()
-            .unwrap();
+        let output =
+            program().args(args).stdout(OwnedFd::from(writer)).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
         assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
     }
@@ -246,15 +206,7 @@ fn a_reader_that_went_away_is_no_fault() {
 fn output_that_cannot_be_written_is_an_error() {
     let (_directory, path) = file("");
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let output = program()
-        .args(["check", "--config", &path])
-        .stdout(full)
-        .output()
-        .unwrap();
+    let output = program().args(["check", "--config", &path]).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(70));
-    assert!(
-        stderr(&output).starts_with("cannot write to standard output: "),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).starts_with("cannot write to standard output: "), "{}", stderr(&output));
 }

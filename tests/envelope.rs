@@ -33,9 +33,7 @@ where
     let mut runner = TestRunner::new(Config {
         cases: default.cases.max(CASES),
         source_file: Some(file!()),
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource(
-            "proptest-regressions",
-        ))),
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
         ..default
     });
     runner.run(&strategy, property).map_err(|error| error.to_string())
@@ -45,23 +43,17 @@ where
 fn meaning(message: &[u8]) -> Option<Meaning> {
     let text = |conn_id: Option<ConnId>| conn_id.map(|id| id.to_string());
     Some(match unwrap(message).ok()? {
-        FromBinary::Deliver {
-            conn_id,
-            frame,
-            close_code,
-        } => Meaning::Deliver {
+        FromBinary::Deliver { conn_id, frame, close_code } => Meaning::Deliver {
             conn_id: text(conn_id),
             frame: frame.to_owned(),
             close_code: close_code.map(CloseCode::get),
         },
-        FromBinary::CloseOnly { conn_id, close_code } => Meaning::Close {
-            conn_id: text(conn_id),
-            close_code: close_code.get(),
-        },
-        FromBinary::PushWake { platform, token } => Meaning::Wake {
-            platform: platform.into_owned(),
-            token: token.into_owned(),
-        },
+        FromBinary::CloseOnly { conn_id, close_code } => {
+            Meaning::Close { conn_id: text(conn_id), close_code: close_code.get() }
+        }
+        FromBinary::PushWake { platform, token } => {
+            Meaning::Wake { platform: platform.into_owned(), token: token.into_owned() }
+        }
     })
 }
 
@@ -81,15 +73,9 @@ fn frame_agrees(message: &[u8]) -> Result<bool, TestCaseError> {
     let conn_id = ConnId::from_u64(0x0123_4567_89ab_cdef);
     let wrapped = wrap(conn_id, frame);
     prop_assert_eq!(wrapped.capacity(), frame.len() + WRAP_OVERHEAD);
-    prop_assert_eq!(
-        wrapped.clone(),
-        format!(r#"{{"conn_id":"{conn_id}","frame":{frame}}}"#)
-    );
+    prop_assert_eq!(wrapped.clone(), format!(r#"{{"conn_id":"{conn_id}","frame":{frame}}}"#));
     let members = reference_json::members(wrapped.as_bytes());
-    let wanted = [
-        ("conn_id".to_owned(), format!("\"{conn_id}\"")),
-        ("frame".to_owned(), value.raw.clone()),
-    ];
+    let wanted = [("conn_id".to_owned(), format!("\"{conn_id}\"")), ("frame".to_owned(), value.raw.clone())];
     prop_assert_eq!(members.as_deref(), Some(&wanted[..]));
 
     // And the relay's own reader takes the same frame out of it.
@@ -100,11 +86,7 @@ fn frame_agrees(message: &[u8]) -> Result<bool, TestCaseError> {
         let close_code = None;
         prop_assert_eq!(
             back,
-            Ok(FromBinary::Deliver {
-                conn_id: Some(conn_id),
-                frame: &value.raw,
-                close_code
-            })
+            Ok(FromBinary::Deliver { conn_id: Some(conn_id), frame: &value.raw, close_code })
         );
     }
     Ok(true)
@@ -146,45 +128,25 @@ fn every_json_value_is_a_frame() {
 #[test]
 fn a_damaged_json_value_is_a_frame_only_if_the_reference_says_so() {
     let accepted = accepted_per_mille(mutated(json()), frame_agrees);
-    assert!(
-        accepted
-            .as_ref()
-            .is_ok_and(|accepted| (50..950).contains(accepted)),
-        "{accepted:?}"
-    );
+    assert!(accepted.as_ref().is_ok_and(|accepted| (50..950).contains(accepted)), "{accepted:?}");
 }
 
 #[test]
 fn any_bytes_are_a_frame_only_if_the_reference_says_so() {
     let accepted = accepted_per_mille(noise(12), frame_agrees);
-    assert!(
-        accepted
-            .as_ref()
-            .is_ok_and(|accepted| (1..950).contains(accepted)),
-        "{accepted:?}"
-    );
+    assert!(accepted.as_ref().is_ok_and(|accepted| (1..950).contains(accepted)), "{accepted:?}");
 }
 
 #[test]
 fn an_envelope_means_what_the_reference_says() {
     let accepted = accepted_per_mille(envelope(), envelope_agrees);
-    assert!(
-        accepted
-            .as_ref()
-            .is_ok_and(|accepted| (200..950).contains(accepted)),
-        "{accepted:?}"
-    );
+    assert!(accepted.as_ref().is_ok_and(|accepted| (200..950).contains(accepted)), "{accepted:?}");
 }
 
 #[test]
 fn a_damaged_envelope_means_what_the_reference_says() {
     let accepted = accepted_per_mille(mutated(envelope()), envelope_agrees);
-    assert!(
-        accepted
-            .as_ref()
-            .is_ok_and(|accepted| (20..900).contains(accepted)),
-        "{accepted:?}"
-    );
+    assert!(accepted.as_ref().is_ok_and(|accepted| (20..900).contains(accepted)), "{accepted:?}");
 }
 
 #[test]
@@ -195,17 +157,14 @@ fn any_bytes_are_no_envelope() {
 
 #[test]
 fn every_conn_id_reads_back_and_no_other_text_does() {
-    let result = check(
-        (any::<u64>(), "(c-)?[0-9a-fA-F]{15,17}|\\PC{0,20}"),
-        |(number, text)| {
-            let conn_id = ConnId::from_u64(number);
-            prop_assert_eq!(ConnId::parse(&conn_id.to_string()), Some(conn_id));
-            if let Some(conn_id) = ConnId::parse(&text) {
-                prop_assert_eq!(conn_id.to_string(), text);
-            }
-            Ok(())
-        },
-    );
+    let result = check((any::<u64>(), "(c-)?[0-9a-fA-F]{15,17}|\\PC{0,20}"), |(number, text)| {
+        let conn_id = ConnId::from_u64(number);
+        prop_assert_eq!(ConnId::parse(&conn_id.to_string()), Some(conn_id));
+        if let Some(conn_id) = ConnId::parse(&text) {
+            prop_assert_eq!(conn_id.to_string(), text);
+        }
+        Ok(())
+    });
     assert_eq!(result, Ok(()));
 }
 
@@ -278,11 +237,7 @@ const HARMLESS: &[&str] = &[
 fn no_hostile_message_gets_out_of_its_envelope() {
     for message in HOSTILE {
         let agreed = frame_agrees(message);
-        assert!(
-            matches!(agreed, Ok(false)),
-            "{}: {agreed:?}",
-            message.escape_ascii()
-        );
+        assert!(matches!(agreed, Ok(false)), "{}: {agreed:?}", message.escape_ascii());
         assert_eq!(check_frame(message), Err(NotJson), "{}", message.escape_ascii());
     }
     for message in HARMLESS {
@@ -306,32 +261,17 @@ fn nesting_costs_no_stack() {
         for (open, close) in [("[", "]"), (r#"{"a":"#, "}"), ("[0,{\"a\" : [ ", "]}\n,null]")] {
             let deep = nested(open, close, 100_000);
             assert_eq!(check_frame(deep.as_bytes()), Ok(&*deep));
-            assert_eq!(
-                check_frame(&deep.as_bytes()[..deep.len() - close.len()]),
-                Err(NotJson)
-            );
+            assert_eq!(check_frame(&deep.as_bytes()[..deep.len() - close.len()]), Err(NotJson));
 
             let wrapped = wrap(id, &deep);
-            let delivered = |frame| {
-                Ok(FromBinary::Deliver {
-                    conn_id,
-                    frame,
-                    close_code: None,
-                })
-            };
+            let delivered = |frame| Ok(FromBinary::Deliver { conn_id, frame, close_code: None });
             assert_eq!(unwrap(wrapped.as_bytes()), delivered(&deep));
-            assert_eq!(
-                unwrap(&wrapped.as_bytes()[..wrapped.len() - 2]),
-                Err(Malformed::NotJson)
-            );
+            assert_eq!(unwrap(&wrapped.as_bytes()[..wrapped.len() - 2]), Err(Malformed::NotJson));
 
             let ignored = format!(r#"{{"x":{deep},"conn_id":"{id}","push_wake":{deep},"frame":2}}"#);
             assert_eq!(unwrap_text(&ignored), delivered("2"));
             let wake = format!(r#"{{"push_wake":{{"x":{deep},"platform":"p","token":"t"}},"frame":{deep}}}"#);
-            let woken = FromBinary::PushWake {
-                platform: "p".into(),
-                token: "t".into(),
-            };
+            let woken = FromBinary::PushWake { platform: "p".into(), token: "t".into() };
             assert_eq!(unwrap_text(&wake), Ok(woken));
             let wake = format!(r#"{{"push_wake":{deep}}}"#);
             assert_eq!(unwrap_text(&wake), Err(Malformed::BadPushWake));
@@ -343,10 +283,7 @@ fn nesting_costs_no_stack() {
         }
         // As deep as a message can be, and never closed.
         assert_eq!(check_frame_text(&"[".repeat(256 * 1024)), Err(NotJson));
-        assert_eq!(
-            check_frame_text(&nested("[", "]", 128 * 1024)).map(str::len),
-            Ok(256 * 1024 + 1)
-        );
+        assert_eq!(check_frame_text(&nested("[", "]", 128 * 1024)).map(str::len), Ok(256 * 1024 + 1));
     });
     let outcome = thread.map(|thread| thread.join().is_ok());
     assert!(outcome.is_ok_and(|finished| finished));

@@ -64,12 +64,7 @@ fn json(event: impl FnOnce()) -> BTreeMap<String, Value> {
     let mut members: BTreeMap<String, Value> = serde_json::from_str(&log).unwrap();
     let timestamp = members.remove("timestamp").unwrap();
     humantime::parse_rfc3339(timestamp.as_str().unwrap()).unwrap();
-    assert!(
-        members
-            .values()
-            .all(|value| !value.is_object() && !value.is_array()),
-        "flat: {log}"
-    );
+    assert!(members.values().all(|value| !value.is_object() && !value.is_array()), "flat: {log}");
     members
 }
 
@@ -85,17 +80,11 @@ impl<S: tracing::Subscriber> Layer<S> for Journal {
 
 impl Visit for &Journal {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0
-            .lock()
-            .unwrap()
-            .insert(field.name().to_ascii_uppercase(), value.to_owned());
+        self.0.lock().unwrap().insert(field.name().to_ascii_uppercase(), value.to_owned());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0
-            .lock()
-            .unwrap()
-            .insert(field.name().to_ascii_uppercase(), format!("{value:?}"));
+        self.0.lock().unwrap().insert(field.name().to_ascii_uppercase(), format!("{value:?}"));
     }
 }
 
@@ -110,13 +99,7 @@ fn remote() -> IpAddr {
 }
 
 fn phone_unregistered() {
-    event::phone_unregistered(
-        "srv",
-        "c-01",
-        Some(b"My phone"),
-        remote(),
-        CloseCause::PhoneBacklogFull,
-    );
+    event::phone_unregistered("srv", "c-01", Some(b"My phone"), remote(), CloseCause::PhoneBacklogFull);
 }
 
 #[test]
@@ -170,10 +153,7 @@ fn an_absent_value_has_no_key() {
     assert!(!json(registered).contains_key("device_name"));
     assert!(!journal(registered).contains_key("DEVICE_NAME"));
     let lost = || event::connection_lost("srv", None, CloseCause::PeerLost);
-    assert_eq!(
-        text(lost),
-        "INFO connection_lost server_id=\"srv\" cause=peer_lost"
-    );
+    assert_eq!(text(lost), "INFO connection_lost server_id=\"srv\" cause=peer_lost");
     assert_eq!(json(lost).len(), 4);
 }
 
@@ -196,9 +176,7 @@ fn strangers_cannot_forge_a_line_or_a_field() {
     let fields = journal(forged);
     assert_eq!(fields["DEVICE_NAME"], shown);
     assert!(
-        fields
-            .values()
-            .all(|value| value.bytes().all(|byte| (b' '..=b'~').contains(&byte))),
+        fields.values().all(|value| value.bytes().all(|byte| (b' '..=b'~').contains(&byte))),
         "{fields:?}"
     );
 }
@@ -207,10 +185,7 @@ fn strangers_cannot_forge_a_line_or_a_field() {
 fn a_conn_id_from_an_envelope_is_escaped_and_cut() {
     let conn_id = "c-\n\u{1b}".to_owned() + &"y".repeat(100_000);
     let line = text(|| event::unknown_conn_id("srv", Some(&conn_id), 7));
-    assert!(
-        line.starts_with("WARN unknown_conn_id server_id=\"srv\" conn_id=\"c-\\x0a\\x1byyy"),
-        "{line}"
-    );
+    assert!(line.starts_with("WARN unknown_conn_id server_id=\"srv\" conn_id=\"c-\\x0a\\x1byyy"), "{line}");
     assert!(line.ends_with("yyy...\" suppressed=7"), "{line}");
     assert!(line.len() < 2000, "{}", line.len());
 }
@@ -297,16 +272,10 @@ fn the_level_can_change_while_the_log_is_in_use() {
         event::envelope_rejected("warn-too-low", "malformed", 0);
         event::metrics_thread_failed(&"error-passes");
     });
-    let passed: Vec<bool> = [
-        "too-low",
-        "warn-passes",
-        "info-passes",
-        "warn-too-low",
-        "error-passes",
-    ]
-    .iter()
-    .map(|part| log.contains(part))
-    .collect();
+    let passed: Vec<bool> = ["too-low", "warn-passes", "info-passes", "warn-too-low", "error-passes"]
+        .iter()
+        .map(|part| log.contains(part))
+        .collect();
     assert_eq!(passed, [false, true, true, false, true], "{log}");
     assert_eq!(log.lines().count(), 3);
 }

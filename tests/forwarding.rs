@@ -21,16 +21,11 @@ fn a_frame_crosses_both_ways_byte_for_byte() {
     let envelope = binary.text();
     let conn_id = serde_json::from_str::<serde_json::Value>(&envelope).unwrap()["conn_id"].clone();
     let conn_id = conn_id.as_str().unwrap();
-    assert_eq!(
-        envelope,
-        format!("{{\"conn_id\":\"{conn_id}\",\"frame\":{frame}}}")
-    );
+    assert_eq!(envelope, format!("{{\"conn_id\":\"{conn_id}\",\"frame\":{frame}}}"));
     assert!(conn_id.len() == 18 && conn_id.starts_with("c-"), "{conn_id}");
 
     let answer = "[1,  2.50e+1, \"\\ud83e\\udd80\", {\"b\":null,\"a\":true}]";
-    binary.send(format!(
-        "{{\"frame\": {answer} ,\"x\":[[]],\"conn_id\":\"{conn_id}\"}}"
-    ));
+    binary.send(format!("{{\"frame\": {answer} ,\"x\":[[]],\"conn_id\":\"{conn_id}\"}}"));
     assert_eq!(phone.text(), answer);
 
     let after = relay.wait_for_metric("frames_forwarded_total{direction=\"binary_to_phone\"}", 1.0);
@@ -49,18 +44,13 @@ fn fragments_with_control_frames_between_them_are_one_message() {
 
     phone.write_all(&client::frame(0x01, b"{\"part\":")).unwrap();
     phone.write_all(&client::frame(0x89, b"are you there")).unwrap();
-    assert_eq!(
-        client::read_frame(&mut phone),
-        Some((0x8a, b"are you there".to_vec()))
-    );
+    assert_eq!(client::read_frame(&mut phone), Some((0x8a, b"are you there".to_vec())));
     phone.write_all(&client::frame(0x00, b"\"one ")).unwrap();
     phone.write_all(&client::frame(0x8a, b"unasked pong")).unwrap();
     phone.write_all(&client::frame(0x80, b"and two\"}")).unwrap();
     assert_eq!(binary.json()["frame"]["part"], "one and two");
 
-    phone
-        .write_all(&client::frame(0x82, b"\"binary message\""))
-        .unwrap();
+    phone.write_all(&client::frame(0x82, b"\"binary message\"")).unwrap();
     assert_eq!(binary.json()["frame"], "binary message");
     relay.wait_for_metric("frames_forwarded_total{direction=\"phone_to_binary\"}", 2.0);
 }
@@ -71,12 +61,7 @@ fn bytes_behind_the_upgrade_request_are_websocket_bytes() {
     let mut binary = Client::binary(&relay, "eager");
     let mut behind = client::frame(0x81, b"1");
     behind.extend(client::frame(0x81, b"2"));
-    let mut phone = client::raw_with(
-        relay.address,
-        "/v1/client",
-        &client::phone_headers("eager"),
-        &behind,
-    );
+    let mut phone = client::raw_with(relay.address, "/v1/client", &client::phone_headers("eager"), &behind);
     assert_eq!(binary.json()["frame"], 1);
     assert_eq!(binary.json()["frame"], 2);
     phone.write_all(&client::frame(0x81, b"3")).unwrap();
@@ -127,9 +112,7 @@ fn frames_of_one_phone_keep_their_order_and_every_phone_gets_its_own() {
         assert_eq!(frame, next[number], "frames of phone {number} out of order");
         next[number] += 1;
         let conn_id = &envelope["conn_id"];
-        binary.send(format!(
-            "{{\"conn_id\":{conn_id},\"frame\":[\"echo\",{number},{frame}]}}"
-        ));
+        binary.send(format!("{{\"conn_id\":{conn_id},\"frame\":[\"echo\",{number},{frame}]}}"));
     }
     let phones: Vec<_> = phones.into_iter().map(|phone| phone.join().unwrap()).collect();
     assert_eq!(phones.len(), PHONES);
@@ -146,9 +129,7 @@ fn three_hundred_frames_wait_for_a_phone_that_is_briefly_not_reading() {
     let conn_id = phone.conn_id(&mut binary);
     let padding = "x".repeat(1000);
     for number in 0..300 {
-        binary.send(format!(
-            "{{\"conn_id\":\"{conn_id}\",\"frame\":[{number},\"{padding}\"]}}"
-        ));
+        binary.send(format!("{{\"conn_id\":\"{conn_id}\",\"frame\":[{number},\"{padding}\"]}}"));
     }
     // The binary's own pings are answered meanwhile: nobody waits for the phone.
     binary.send_message(Message::Ping(Bytes::from_static(b"still there?")));

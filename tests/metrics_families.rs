@@ -5,10 +5,7 @@
     clippy::expect_used,
     reason = "a failed unwrap is a failed test, with its line"
 )]
-#![allow(
-    clippy::float_cmp,
-    reason = "counts are whole numbers, which floats hold exactly"
-)]
+#![allow(clippy::float_cmp, reason = "counts are whole numbers, which floats hold exactly")]
 
 #[path = "support/exposition.rs"]
 mod exposition;
@@ -66,27 +63,17 @@ fn moved(families: &Families, facts: impl FnOnce(&Families)) -> BTreeMap<String,
 }
 
 fn expect(moves: &[(&str, f64)]) -> BTreeMap<String, f64> {
-    moves
-        .iter()
-        .map(|(series, by)| ((*series).to_owned(), *by))
-        .collect()
+    moves.iter().map(|(series, by)| ((*series).to_owned(), *by)).collect()
 }
 
 fn grid(name: &str, labels: [&str; 2], rows: &[&str], columns: &[&str]) -> Vec<String> {
     let [a, b] = labels;
-    let pairs = rows
-        .iter()
-        .flat_map(|row| columns.iter().map(move |column| (row, column)));
-    pairs
-        .map(|(row, column)| format!("{PREFIX}{name}{{{a}=\"{row}\",{b}=\"{column}\"}}"))
-        .collect()
+    let pairs = rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column)));
+    pairs.map(|(row, column)| format!("{PREFIX}{name}{{{a}=\"{row}\",{b}=\"{column}\"}}")).collect()
 }
 
 fn list(name: &str, label: &str, values: &[&str]) -> Vec<String> {
-    values
-        .iter()
-        .map(|value| format!("{PREFIX}{name}{{{label}=\"{value}\"}}"))
-        .collect()
+    values.iter().map(|value| format!("{PREFIX}{name}{{{label}=\"{value}\"}}")).collect()
 }
 
 #[test]
@@ -125,34 +112,15 @@ fn every_series_is_there_at_zero_on_a_fresh_start() {
         "frames_dropped_total",
         ["direction", "reason"],
         &directions,
-        &[
-            "malformed",
-            "unknown_conn_id",
-            "backlog",
-            "write_failed",
-            "no_binary",
-            "receiver_closed",
-        ],
+        &["malformed", "unknown_conn_id", "backlog", "write_failed", "no_binary", "receiver_closed"],
     ));
     expected.extend(list(
         "push_wakes_total",
         "outcome",
-        &[
-            "sent",
-            "unregistered",
-            "send_failed",
-            "token_fetch_failed",
-            "dropped",
-            "off",
-        ],
+        &["sent", "unregistered", "send_failed", "token_fetch_failed", "dropped", "off"],
     ));
     let causes = CloseCause::ALL.map(CloseCause::as_str);
-    expected.extend(grid(
-        "connections_closed_total",
-        ["cause", "endpoint"],
-        &causes,
-        &endpoints,
-    ));
+    expected.extend(grid("connections_closed_total", ["cause", "endpoint"], &causes, &endpoints));
     expected.extend(list("queued_bytes", "endpoint", &endpoints));
     for name in [
         "grace_expiries_total",
@@ -166,18 +134,10 @@ fn every_series_is_there_at_zero_on_a_fresh_start() {
     }
 
     let mut found = own(&page);
-    let info: Vec<String> = found
-        .keys()
-        .filter(|series| series.contains("build_info"))
-        .cloned()
-        .collect();
+    let info: Vec<String> = found.keys().filter(|series| series.contains("build_info")).cloned().collect();
     assert_eq!(info.len(), 1);
     assert_eq!(found.remove(&info[0]), Some(1.0));
-    assert!(
-        info[0].contains(&format!("version=\"{}\"", env!("CARGO_PKG_VERSION"))),
-        "{}",
-        info[0]
-    );
+    assert!(info[0].contains(&format!("version=\"{}\"", env!("CARGO_PKG_VERSION"))), "{}", info[0]);
     assert!(info[0].contains("revision=\""), "{}", info[0]);
     assert!(found.values().all(|value| *value == 0.0), "{found:?}");
 
@@ -194,13 +154,8 @@ fn names_and_help_follow_the_conventions() {
     assert!(families.len() >= 16, "{families:?}");
     for (name, kind) in &families {
         assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
-        let help = page
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
-        assert!(
-            help.is_some_and(|help| help.len() > 20),
-            "{name} needs a help text"
-        );
+        let help = page.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
+        assert!(help.is_some_and(|help| help.len() > 20), "{name} needs a help text");
         assert!(name.starts_with(PREFIX) || name.starts_with("process_"), "{name}");
     }
 }
@@ -222,10 +177,7 @@ fn a_forwarded_frame_moves_its_direction_only() {
     assert_eq!(
         up,
         expect(&[
-            (
-                "forward_latency_seconds_count{direction=\"phone_to_binary\"}",
-                1.0
-            ),
+            ("forward_latency_seconds_count{direction=\"phone_to_binary\"}", 1.0),
             ("forwarded_bytes_total{direction=\"phone_to_binary\"}", 300.0),
             ("frames_forwarded_total{direction=\"phone_to_binary\"}", 1.0),
         ])
@@ -236,10 +188,7 @@ fn a_forwarded_frame_moves_its_direction_only() {
     assert_eq!(
         down,
         expect(&[
-            (
-                "forward_latency_seconds_count{direction=\"binary_to_phone\"}",
-                1.0
-            ),
+            ("forward_latency_seconds_count{direction=\"binary_to_phone\"}", 1.0),
             ("frames_forwarded_total{direction=\"binary_to_phone\"}", 1.0),
         ])
     );
@@ -254,15 +203,7 @@ fn latency_is_in_seconds_and_lands_in_its_bucket() {
         samples
             [&format!("{PREFIX}forward_latency_seconds_bucket{{direction=\"phone_to_binary\",le=\"{le}\"}}")]
     };
-    assert_eq!(
-        (
-            bucket("0.000025"),
-            bucket("0.00005"),
-            bucket("10"),
-            bucket("+Inf")
-        ),
-        (0.0, 1.0, 1.0, 1.0)
-    );
+    assert_eq!((bucket("0.000025"), bucket("0.00005"), bucket("10"), bucket("+Inf")), (0.0, 1.0, 1.0, 1.0));
     let sum = samples[&format!("{PREFIX}forward_latency_seconds_sum{{direction=\"phone_to_binary\"}}")];
     assert!((sum - 0.000_03).abs() < 1e-12, "{sum}");
 }
@@ -310,9 +251,7 @@ fn each_upgrade_moves_its_outcome_and_the_matching_failure() {
         }
     }
     let samples = own(&families.encode().unwrap());
-    let failures = samples
-        .iter()
-        .filter(|(series, _)| series.contains("register_failures_total"));
+    let failures = samples.iter().filter(|(series, _)| series.contains("register_failures_total"));
     assert_eq!(failures.map(|(_, value)| value).sum::<f64>(), 8.0);
 }
 
@@ -331,27 +270,16 @@ fn each_end_of_a_connection_moves_one_series() {
         }
     }
     let samples = own(&families.encode().unwrap());
-    let closed = samples
-        .iter()
-        .filter(|(series, _)| series.contains("connections_closed_total"));
+    let closed = samples.iter().filter(|(series, _)| series.contains("connections_closed_total"));
     assert_eq!(closed.map(|(_, value)| value).sum::<f64>(), 34.0);
 }
 
 #[test]
 fn the_facts_without_labels_move_their_family_only() {
     let families = fresh();
-    assert_eq!(
-        moved(&families, Observer::grace_expired),
-        expect(&[("grace_expiries_total", 1.0)])
-    );
-    assert_eq!(
-        moved(&families, Observer::reclaimed),
-        expect(&[("reclaims_total", 1.0)])
-    );
-    assert_eq!(
-        moved(&families, |f| f.phones_evicted(3)),
-        expect(&[("evicted_phones_total", 3.0)])
-    );
+    assert_eq!(moved(&families, Observer::grace_expired), expect(&[("grace_expiries_total", 1.0)]));
+    assert_eq!(moved(&families, Observer::reclaimed), expect(&[("reclaims_total", 1.0)]));
+    assert_eq!(moved(&families, |f| f.phones_evicted(3)), expect(&[("evicted_phones_total", 3.0)]));
     assert_eq!(moved(&families, |f| f.phones_evicted(0)), expect(&[]));
     assert_eq!(
         moved(&families, Observer::push_wake_off),
@@ -368,10 +296,7 @@ fn queued_bytes_rise_and_fall() {
     });
     assert_eq!(
         rise,
-        expect(&[
-            ("queued_bytes{endpoint=\"client\"}", 7.0),
-            ("queued_bytes{endpoint=\"server\"}", 100.0)
-        ])
+        expect(&[("queued_bytes{endpoint=\"client\"}", 7.0), ("queued_bytes{endpoint=\"server\"}", 100.0)])
     );
     let fall = moved(&families, |f| f.unqueued(Endpoint::Client, 6));
     assert_eq!(fall, expect(&[("queued_bytes{endpoint=\"client\"}", -6.0)]));
@@ -389,25 +314,14 @@ fn the_gauges_follow_the_census_which_is_asked_once_per_scrape() {
     let families = Families::new(Arc::clone(&census) as Arc<dyn Census>).unwrap();
     let asked = census.asked.load(Ordering::Relaxed);
     let moves = moved(&families, |_| {
-        *census.counts.lock().unwrap() = Counts {
-            connected_binaries: 3,
-            connected_phones: 12,
-            gracing_binaries: 1,
-        };
+        *census.counts.lock().unwrap() =
+            Counts { connected_binaries: 3, connected_phones: 12, gracing_binaries: 1 };
     });
     assert_eq!(
         moves,
-        expect(&[
-            ("connected_binaries", 3.0),
-            ("connected_phones", 12.0),
-            ("gracing_binaries", 1.0)
-        ])
+        expect(&[("connected_binaries", 3.0), ("connected_phones", 12.0), ("gracing_binaries", 1.0)])
     );
-    assert_eq!(
-        census.asked.load(Ordering::Relaxed) - asked,
-        2,
-        "one question for each of the two scrapes"
-    );
+    assert_eq!(census.asked.load(Ordering::Relaxed) - asked, 2, "one question for each of the two scrapes");
 }
 
 #[test]
@@ -434,10 +348,7 @@ fn scrapes_under_load_are_consistent_and_nothing_is_lost() {
     let mut last = 0.0;
     while !load.is_finished() {
         let samples = own(&families.encode().unwrap());
-        assert_eq!(
-            samples[&count], samples[&inf],
-            "a histogram is consistent in itself"
-        );
+        assert_eq!(samples[&count], samples[&inf], "a histogram is consistent in itself");
         assert!(samples[&count] >= last, "a counter never falls");
         last = samples[&count];
     }
@@ -445,10 +356,7 @@ fn scrapes_under_load_are_consistent_and_nothing_is_lost() {
     let samples = own(&families.encode().unwrap());
     let total = f64::from(THREADS * FRAMES);
     assert_eq!(samples[&count], total);
-    assert_eq!(
-        samples[&format!("{PREFIX}frames_forwarded_total{{direction=\"phone_to_binary\"}}")],
-        total
-    );
+    assert_eq!(samples[&format!("{PREFIX}frames_forwarded_total{{direction=\"phone_to_binary\"}}")], total);
     assert_eq!(
         samples[&format!("{PREFIX}forwarded_bytes_total{{direction=\"phone_to_binary\"}}")],
         total * 10.0

@@ -5,10 +5,7 @@
     clippy::expect_used,
     reason = "a failed unwrap is a failed test, with its line"
 )]
-#![allow(
-    clippy::float_cmp,
-    reason = "counts are whole numbers, which floats hold exactly"
-)]
+#![allow(clippy::float_cmp, reason = "counts are whole numbers, which floats hold exactly")]
 
 #[path = "support/exposition.rs"]
 mod exposition;
@@ -84,11 +81,7 @@ fn read_answer(stream: &mut TcpStream) -> String {
     let head = String::from_utf8(answer).unwrap();
     let length = head
         .lines()
-        .find_map(|line| {
-            line.to_ascii_lowercase()
-                .strip_prefix("content-length: ")
-                .map(str::to_owned)
-        })
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned))
         .expect("an answer says how long it is");
     let mut body = vec![0; length.parse().unwrap()];
     stream.read_exact(&mut body).unwrap();
@@ -102,15 +95,9 @@ fn get_serves_the_figures_in_the_text_format() {
     let answer = exchange(thread.local_addr(), request("GET", "/metrics").as_bytes());
     let (status, headers, body) = parts(&answer);
     assert_eq!(status, "HTTP/1.1 200 OK");
-    assert!(
-        headers.contains("content-type: text/plain; version=0.0.4"),
-        "{headers}"
-    );
+    assert!(headers.contains("content-type: text/plain; version=0.0.4"), "{headers}");
     let samples = exposition::samples(body);
-    assert_eq!(
-        samples["pyrycode_relay_frames_forwarded_total{direction=\"phone_to_binary\"}"],
-        1.0
-    );
+    assert_eq!(samples["pyrycode_relay_frames_forwarded_total{direction=\"phone_to_binary\"}"], 1.0);
 }
 
 #[test]
@@ -119,17 +106,9 @@ fn head_serves_the_same_head_without_a_body() {
     let answer = exchange(thread.local_addr(), request("HEAD", "/metrics").as_bytes());
     let (status, headers, body) = parts(&answer);
     assert_eq!(status, "HTTP/1.1 200 OK");
-    assert!(
-        headers.contains("content-type: text/plain; version=0.0.4"),
-        "{headers}"
-    );
-    let length = headers
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "));
-    assert!(
-        length.is_some_and(|length| length.parse::<usize>().unwrap() > 1000),
-        "{headers}"
-    );
+    assert!(headers.contains("content-type: text/plain; version=0.0.4"), "{headers}");
+    let length = headers.lines().find_map(|line| line.strip_prefix("content-length: "));
+    assert!(length.is_some_and(|length| length.parse::<usize>().unwrap() > 1000), "{headers}");
     assert_eq!(body, "");
 }
 
@@ -163,9 +142,7 @@ fn a_connection_is_kept_alive() {
     let (_, thread) = start();
     let mut stream = connect(thread.local_addr());
     for _ in 0..3 {
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
         let answer = read_answer(&mut stream);
         let (status, _, body) = parts(&answer);
         assert_eq!(status, "HTTP/1.1 200 OK");
@@ -188,10 +165,7 @@ fn a_hundred_scrapes_at_once_are_all_answered() {
                 })
             })
             .collect();
-        scrapes
-            .into_iter()
-            .map(|scrape| scrape.join().unwrap())
-            .collect::<Vec<_>>()
+        scrapes.into_iter().map(|scrape| scrape.join().unwrap()).collect::<Vec<_>>()
     });
     assert_eq!(answered.len(), SCRAPES);
     for answer in answered {
@@ -204,10 +178,9 @@ fn a_hundred_scrapes_at_once_are_all_answered() {
 #[test]
 fn garbage_is_refused_and_costs_nothing_else() {
     let (_, thread) = start();
-    for garbage in [
-        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03garbage\r\n\r\n"[..],
-        b"\r\n\r\nGET\r\n\r\n",
-    ] {
+    for garbage in
+        [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03garbage\r\n\r\n"[..], b"\r\n\r\nGET\r\n\r\n"]
+    {
         let mut stream = connect(thread.local_addr());
         stream.write_all(garbage).unwrap();
         let mut answer = Vec::new();
@@ -226,19 +199,12 @@ fn garbage_is_refused_and_costs_nothing_else() {
 fn a_request_head_that_is_too_large_is_refused() {
     let (_, thread) = start();
     let mut stream = connect(thread.local_addr());
-    let head = format!(
-        "GET /metrics HTTP/1.1\r\nhost: localhost\r\nx-pad: {}\r\n\r\n",
-        "x".repeat(40_000)
-    );
+    let head = format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\nx-pad: {}\r\n\r\n", "x".repeat(40_000));
     // The server may close before it has read everything.
     let _ = stream.write_all(head.as_bytes());
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
-    assert!(
-        read.is_err() || answer.starts_with(b"HTTP/1.1 431 "),
-        "{}",
-        answer.escape_ascii()
-    );
+    assert!(read.is_err() || answer.starts_with(b"HTTP/1.1 431 "), "{}", answer.escape_ascii());
     assert!(thread.answers(DEADLINE));
 }
 
@@ -247,10 +213,7 @@ fn idle_connections_up_to_the_limit_do_not_shut_others_out_for_good() {
     let (_, thread) = start();
     let idle: Vec<TcpStream> = (0..32).map(|_| connect(thread.local_addr())).collect();
     let began = Instant::now();
-    assert!(
-        thread.answers(DEADLINE),
-        "the idle ones lose their places after 10 s"
-    );
+    assert!(thread.answers(DEADLINE), "the idle ones lose their places after 10 s");
     assert!(began.elapsed() < DEADLINE);
     drop(idle);
 }
@@ -260,14 +223,8 @@ fn a_panic_while_collecting_costs_one_scrape() {
     struct PanicsOnce(AtomicBool);
     impl Census for PanicsOnce {
         fn count(&self) -> Counts {
-            assert!(
-                self.0.swap(true, Ordering::Relaxed),
-                "the first count panics, on purpose"
-            );
-            Counts {
-                connected_phones: 4,
-                ..Counts::default()
-            }
+            assert!(self.0.swap(true, Ordering::Relaxed), "the first count panics, on purpose");
+            Counts { connected_phones: 4, ..Counts::default() }
         }
     }
     let (_, thread) = start_with(PanicsOnce(AtomicBool::new(false)));
@@ -275,10 +232,7 @@ fn a_panic_while_collecting_costs_one_scrape() {
     assert_eq!(parts(&first).0, "HTTP/1.1 500 Internal Server Error");
     let second = exchange(thread.local_addr(), request("GET", "/metrics").as_bytes());
     assert_eq!(parts(&second).0, "HTTP/1.1 200 OK");
-    assert_eq!(
-        exposition::samples(parts(&second).2)["pyrycode_relay_connected_phones"],
-        4.0
-    );
+    assert_eq!(exposition::samples(parts(&second).2)["pyrycode_relay_connected_phones"], 4.0);
 }
 
 #[test]
@@ -287,10 +241,7 @@ fn it_answers_from_the_start_and_only_while_it_runs() {
     assert!(thread.answers(DEADLINE));
     assert!(!thread.answers(Duration::ZERO), "no time, no answer");
     drop(families);
-    assert!(
-        thread.answers(DEADLINE),
-        "the thread keeps its own hold on the families"
-    );
+    assert!(thread.answers(DEADLINE), "the thread keeps its own hold on the families");
 }
 
 #[test]
@@ -298,22 +249,13 @@ fn stop_ends_the_thread_and_closes_everything() {
     let (_, thread) = start();
     let addr = thread.local_addr();
     let mut kept_alive = connect(addr);
-    kept_alive
-        .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        .unwrap();
+    kept_alive.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     assert_eq!(parts(&read_answer(&mut kept_alive)).0, "HTTP/1.1 200 OK");
 
     let began = Instant::now();
     thread.stop();
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "stopping waits for nobody"
-    );
-    assert_eq!(
-        kept_alive.read(&mut [0]).unwrap_or(0),
-        0,
-        "an open connection is closed"
-    );
+    assert!(began.elapsed() < Duration::from_secs(5), "stopping waits for nobody");
+    assert_eq!(kept_alive.read(&mut [0]).unwrap_or(0), 0, "an open connection is closed");
     let again = TcpListener::bind(addr);
     assert!(again.is_ok(), "the address is free again: {again:?}");
 }
@@ -327,14 +269,8 @@ fn only_loopback_is_bound() {
         assert!(error.to_string().contains("127.0.0.0/8"), "{error}");
     }
     let passed = TcpListener::bind("0.0.0.0:0").unwrap();
-    assert!(
-        MetricsServer::from_listener(passed).is_err(),
-        "a passed socket is held to the same rule"
-    );
-    assert!(
-        MetricsServer::bind("127.0.0.7:0".parse().unwrap()).is_ok(),
-        "all of 127.0.0.0/8 is loopback"
-    );
+    assert!(MetricsServer::from_listener(passed).is_err(), "a passed socket is held to the same rule");
+    assert!(MetricsServer::bind("127.0.0.7:0".parse().unwrap()).is_ok(), "all of 127.0.0.0/8 is loopback");
 }
 
 #[test]

@@ -1,10 +1,6 @@
 //! The program as a service: what it tells the service manager, where it writes its log, how it fails to start.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "what fails in a helper fails the test"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod support;
 
@@ -46,10 +42,7 @@ impl Manager {
 
     fn environment(&self) -> Vec<(String, String)> {
         let path = self.directory.path().join("notify").display().to_string();
-        vec![
-            ("NOTIFY_SOCKET".to_owned(), path),
-            ("WATCHDOG_USEC".to_owned(), "100000".to_owned()),
-        ]
+        vec![("NOTIFY_SOCKET".to_owned(), path), ("WATCHDOG_USEC".to_owned(), "100000".to_owned())]
     }
 
     /// The next message that is not about the watchdog.
@@ -70,15 +63,9 @@ impl Manager {
 #[test]
 fn the_service_manager_is_told_status_ready_watchdog_and_stopping() {
     let manager = Manager::new();
-    let mut relay = Relay::with_options(Options {
-        environment: manager.environment(),
-        ..Options::default()
-    });
+    let mut relay = Relay::with_options(Options { environment: manager.environment(), ..Options::default() });
     assert_eq!(manager.next(), "READY=1\n");
-    assert_eq!(
-        manager.next(),
-        "STATUS=0 binaries connected, 0 in grace, 0 phones\n"
-    );
+    assert_eq!(manager.next(), "STATUS=0 binaries connected, 0 in grace, 0 phones\n");
 
     let binary = Client::binary(&relay, "status");
     let _phone = Client::phone(&relay, "status");
@@ -111,19 +98,11 @@ fn ready_is_said_when_both_listeners_answer() {
     let public = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = format!("[listen]\npublic = \"{public}\"\nmetrics = \"{metrics}\"");
     let program = Program::new(&config);
-    let mut child = program
-        .command()
-        .envs(manager.environment())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = program.command().envs(manager.environment()).stderr(Stdio::null()).spawn().unwrap();
     assert_eq!(manager.next(), "READY=1\n");
     // No retry: a connection that is refused now is a lie told to systemd.
     assert!(TcpStream::connect(public).is_ok());
-    let page = Relay::http(
-        metrics,
-        "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-    );
+    let page = Relay::http(metrics, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -131,17 +110,9 @@ fn ready_is_said_when_both_listeners_answer() {
 
 #[test]
 fn a_service_manager_that_is_gone_is_reported_and_harms_nothing() {
-    let gone = tempfile::tempdir()
-        .unwrap()
-        .path()
-        .join("gone")
-        .display()
-        .to_string();
+    let gone = tempfile::tempdir().unwrap().path().join("gone").display().to_string();
     let environment = vec![("NOTIFY_SOCKET".to_owned(), gone)];
-    let relay = Relay::with_options(Options {
-        environment,
-        ..Options::default()
-    });
+    let relay = Relay::with_options(Options { environment, ..Options::default() });
     let event = relay.wait_for_event("notify_failed");
     assert_eq!(event["level"], "warn");
     assert!(relay.get("/healthz").0.starts_with("HTTP/1.1 200"));
@@ -157,23 +128,13 @@ fn an_address_that_is_taken_is_named_with_its_key() {
         assert_eq!(output.status.code(), Some(69), "cannot bind");
         String::from_utf8(output.stderr).unwrap()
     };
-    let said = failed(&format!(
-        "[listen]\npublic = \"{taken_public}\"\nmetrics = \"{metrics}\""
-    ));
-    assert!(
-        said.contains(&format!("listen.public: cannot listen on {taken_public}")),
-        "{said}"
-    );
+    let said = failed(&format!("[listen]\npublic = \"{taken_public}\"\nmetrics = \"{metrics}\""));
+    assert!(said.contains(&format!("listen.public: cannot listen on {taken_public}")), "{said}");
     assert!(said.contains("another program"), "{said}");
 
     let _holder = TcpListener::bind(metrics).unwrap();
-    let said = failed(&format!(
-        "[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"{metrics}\""
-    ));
-    assert!(
-        said.contains(&format!("listen.metrics: cannot listen on {metrics}")),
-        "{said}"
-    );
+    let said = failed(&format!("[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"{metrics}\""));
+    assert!(said.contains(&format!("listen.metrics: cannot listen on {metrics}")), "{said}");
 }
 
 #[test]
@@ -196,22 +157,15 @@ fn metrics_can_be_off() {
 
 #[test]
 fn without_a_configuration_the_start_says_that_it_runs_on_defaults() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_pyrycode-relay"))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new(env!("CARGO_BIN_EXE_pyrycode-relay")).stderr(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
-    BufReader::new(child.stderr.take().unwrap())
-        .read_line(&mut first)
-        .unwrap();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut first).unwrap();
     // It may or may not get its default ports here; what it says comes before.
     let _ = child.kill();
     child.wait().unwrap();
     assert!(first.contains(" INFO starting version="), "{first}");
-    assert!(
-        first.contains("built-in defaults (no /etc/pyrycode-relay/relay.toml)"),
-        "{first}"
-    );
+    assert!(first.contains("built-in defaults (no /etc/pyrycode-relay/relay.toml)"), "{first}");
 }
 
 #[test]
@@ -220,17 +174,10 @@ fn a_stderr_without_a_reader_harms_nothing() {
     drop(reader);
     let metrics = free_metrics_address();
     let public = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let program = Program::new(&format!(
-        "[listen]\npublic = \"{public}\"\nmetrics = \"{metrics}\""
-    ));
+    let program = Program::new(&format!("[listen]\npublic = \"{public}\"\nmetrics = \"{metrics}\""));
     let mut child = program.command().stderr(OwnedFd::from(writer)).spawn().unwrap();
-    eventually("the health document", || {
-        TcpStream::connect(public).map_err(|error| error.to_string())
-    });
-    let answer = Relay::http(
-        public,
-        "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-    );
+    eventually("the health document", || TcpStream::connect(public).map_err(|error| error.to_string()));
+    let answer = Relay::http(public, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(child.try_wait().unwrap().is_none(), "it still runs");
     child.kill().unwrap();
@@ -243,16 +190,10 @@ fn a_journal_that_is_not_there_is_refused_by_name_and_made_up_for_by_auto() {
         // With a journal there is nothing to refuse; the package's own test covers that side.
         return;
     }
-    let output = Program::new("[log]\nformat = \"journald\"")
-        .command()
-        .output()
-        .unwrap();
+    let output = Program::new("[log]\nformat = \"journald\"").command().output().unwrap();
     assert_eq!(output.status.code(), Some(78));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        said.contains("log.format") && said.contains("/run/systemd/journal/socket"),
-        "{said}"
-    );
+    assert!(said.contains("log.format") && said.contains("/run/systemd/journal/socket"), "{said}");
 
     // Stderr is what JOURNAL_STREAM names, as under systemd, but nobody listens.
     let mut stderr = tempfile::tempfile().unwrap();
@@ -261,12 +202,8 @@ fn a_journal_that_is_not_there_is_refused_by_name_and_made_up_for_by_auto() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = format!("[listen]\npublic = \"{}\"", taken.local_addr().unwrap());
     let program = Program::new(&config);
-    let status = program
-        .command()
-        .env("JOURNAL_STREAM", stream)
-        .stderr(stderr.try_clone().unwrap())
-        .status()
-        .unwrap();
+    let status =
+        program.command().env("JOURNAL_STREAM", stream).stderr(stderr.try_clone().unwrap()).status().unwrap();
     assert_eq!(status.code(), Some(69), "it came as far as its address");
     let mut log = String::new();
     stderr.rewind().unwrap();

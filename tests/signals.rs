@@ -41,11 +41,9 @@ async fn quiet(signals: &mut Signals) -> bool {
 #[test]
 fn each_signal_has_its_meaning() {
     with_signals(async |signals| {
-        for (number, meaning) in [
-            (SIGTERM, Signal::Terminate),
-            (SIGINT, Signal::Terminate),
-            (SIGHUP, Signal::Hangup),
-        ] {
+        for (number, meaning) in
+            [(SIGTERM, Signal::Terminate), (SIGINT, Signal::Terminate), (SIGHUP, Signal::Hangup)]
+        {
             assert!(quiet(signals).await);
             raise(number).unwrap();
             assert_eq!(next(signals).await, Some(meaning), "signal {number}");
@@ -74,11 +72,7 @@ fn two_at_once_are_both_seen() {
         raise(SIGTERM).unwrap();
         raise(SIGINT).unwrap();
         for _ in 0..3 {
-            assert_eq!(
-                next(signals).await,
-                Some(Signal::Terminate),
-                "ending comes before reloading"
-            );
+            assert_eq!(next(signals).await, Some(Signal::Terminate), "ending comes before reloading");
         }
         assert_eq!(next(signals).await, Some(Signal::Hangup));
         assert!(quiet(signals).await);
@@ -94,11 +88,7 @@ fn hangups_that_wait_together_are_one() {
         assert_eq!(next(signals).await, Some(Signal::Hangup));
         assert!(quiet(signals).await);
         raise(SIGHUP).unwrap();
-        assert_eq!(
-            next(signals).await,
-            Some(Signal::Hangup),
-            "the next one is a new one"
-        );
+        assert_eq!(next(signals).await, Some(Signal::Hangup), "the next one is a new one");
     });
 }
 

@@ -31,10 +31,7 @@ pub fn check(args: &CheckArgs) -> Result<(), CommandError> {
         print(&format!("{ok}\n"))
     };
     written.map_err(|error| {
-        CommandError::new(
-            Exit::Internal,
-            format!("cannot write to standard output: {error}"),
-        )
+        CommandError::new(Exit::Internal, format!("cannot write to standard output: {error}"))
     })
 }
 

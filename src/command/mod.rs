@@ -43,10 +43,7 @@ pub struct CommandError {
 impl CommandError {
     /// A failure with its exit code and final text.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-        }
+        Self { exit, message: message.into() }
     }
 }
 

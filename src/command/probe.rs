@@ -115,12 +115,7 @@ impl Plan {
         if !(SMALLEST_FRAME..=LARGEST_FRAME).contains(&size) {
             return Err(PlanError::Size(size));
         }
-        Ok(Self {
-            target,
-            count,
-            size,
-            deadlines: Deadlines::of(count, size),
-        })
+        Ok(Self { target, count, size, deadlines: Deadlines::of(count, size) })
     }
 
     /// The same, within other deadlines.
@@ -151,10 +146,7 @@ pub fn execute(plan: &Plan, say: &mut dyn FnMut(&str)) -> Report {
 pub fn probe(args: &ProbeArgs) -> Result<(), CommandError> {
     let usage = |message: String| CommandError::new(Exit::Usage, message);
     let target = Target::parse(&args.url).map_err(|error| {
-        usage(format!(
-            "\"{}\" is not the address of a relay: {error}",
-            args.url.escape_debug()
-        ))
+        usage(format!("\"{}\" is not the address of a relay: {error}", args.url.escape_debug()))
     })?;
     let plan = Plan::new(target, args.count, args.size).map_err(|error| usage(error.to_string()))?;
 
@@ -169,9 +161,7 @@ pub fn probe(args: &ProbeArgs) -> Result<(), CommandError> {
         let internal = |what: &dyn fmt::Display| {
             CommandError::new(Exit::Internal, format!("cannot print the result: {what}"))
         };
-        let json = report
-            .to_json(&args.url, args.count, args.size)
-            .map_err(|error| internal(&error))?;
+        let json = report.to_json(&args.url, args.count, args.size).map_err(|error| internal(&error))?;
         writeln!(out, "{json}").map_err(|error| internal(&error))?;
     }
     match report.failure {

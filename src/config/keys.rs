@@ -127,15 +127,9 @@ const DAY: Time = Time { hours: 24 };
 /// A year: beyond it, nobody waits; without an end, adding it to a clock could overflow.
 const YEAR: Time = Time { hours: 8760 };
 /// The range of the byte bounds of queues.
-const QUEUE: Size = Size {
-    min: 2 * KIB,
-    max: GIB,
-};
+const QUEUE: Size = Size { min: 2 * KIB, max: GIB };
 /// The range of limits on connections and their rates.
-const MANY: Count = Count {
-    min: 1,
-    max: 1_000_000,
-};
+const MANY: Count = Count { min: 1, max: 1_000_000 };
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -35,12 +35,7 @@ pub(super) fn type_name(value: &DeValue<'_>) -> String {
 
 /// The text of a string value; for another type, what was expected and found.
 fn string<'a>(value: &'a DeValue<'_>, allowed: &str) -> Result<&'a str, String> {
-    value.as_str().ok_or_else(|| {
-        format!(
-            "expected a string, found {}; allowed: {allowed}",
-            type_name(value)
-        )
-    })
+    value.as_str().ok_or_else(|| format!("expected a string, found {}; allowed: {allowed}", type_name(value)))
 }
 
 /// Text as a TOML string.
@@ -84,10 +79,7 @@ fn in_largest_unit(number: u64, units: &Units) -> String {
         .iter()
         .rev()
         .find(|(_, scale)| number != 0 && number % scale == 0)
-        .map_or_else(
-            || number.to_string(),
-            |(name, scale)| format!("{}{name}", number / scale),
-        )
+        .map_or_else(|| number.to_string(), |(name, scale)| format!("{}{name}", number / scale))
 }
 
 /// A number of bytes as the file writes it, such as `4MiB`.
@@ -117,16 +109,10 @@ impl Kind for Time {
         let text = string(value, "a duration such as \"500ms\", \"30s\", \"5m\" or \"1h\"")?;
         let Some(millis) = with_unit(text, TIME) else {
             let text = quote(text);
-            return Err(format!(
-                "{text} is not a duration; write \"500ms\", \"30s\", \"5m\" or \"1h\""
-            ));
+            return Err(format!("{text} is not a duration; write \"500ms\", \"30s\", \"5m\" or \"1h\""));
         };
         if millis == 0 || millis > self.hours * 3_600_000 {
-            return Err(format!(
-                "{} is out of range; allowed: {}",
-                quote(text),
-                self.allowed()
-            ));
+            return Err(format!("{} is out of range; allowed: {}", quote(text), self.allowed()));
         }
         Ok(Duration::from_millis(millis))
     }
@@ -148,20 +134,14 @@ impl Kind for Size {
     type Value = usize;
 
     fn allowed(&self) -> String {
-        format!(
-            "a size from \"{}\" to \"{}\"",
-            human_bytes(self.min),
-            human_bytes(self.max)
-        )
+        format!("a size from \"{}\" to \"{}\"", human_bytes(self.min), human_bytes(self.max))
     }
 
     fn read(&self, value: &DeValue<'_>) -> Result<usize, String> {
         let text = string(value, "a size such as \"512B\", \"64KiB\", \"4MiB\" or \"1GiB\"")?;
         let Some(bytes) = with_unit(text, SIZE) else {
             let text = quote(text);
-            return Err(format!(
-                "{text} is not a size; write \"512B\", \"64KiB\", \"4MiB\" or \"1GiB\""
-            ));
+            return Err(format!("{text} is not a size; write \"512B\", \"64KiB\", \"4MiB\" or \"1GiB\""));
         };
         usize::try_from(bytes)
             .ok()
@@ -201,11 +181,7 @@ impl Kind for Count {
             .ok()
             .filter(|number| (self.min..=self.max).contains(number))
             .ok_or_else(|| {
-                format!(
-                    "{} is out of range; allowed: {}",
-                    shorten(&integer.to_string()),
-                    self.allowed()
-                )
+                format!("{} is out of range; allowed: {}", shorten(&integer.to_string()), self.allowed())
             })
     }
 
@@ -238,10 +214,7 @@ impl<T: Copy + PartialEq> Kind for Word<T> {
     }
 
     fn write(&self, value: &T) -> Option<String> {
-        self.0
-            .iter()
-            .find(|(_, meaning)| meaning == value)
-            .map(|(word, _)| toml_string(word))
+        self.0.iter().find(|(_, meaning)| meaning == value).map(|(word, _)| toml_string(word))
     }
 }
 
@@ -258,10 +231,7 @@ where
     T: FromStr,
     T::Err: fmt::Display,
 {
-    Text {
-        allowed,
-        parse: |text| text.parse().map_err(|error: T::Err| error.to_string()),
-    }
+    Text { allowed, parse: |text| text.parse().map_err(|error: T::Err| error.to_string()) }
 }
 
 /// A kind for text that a function checks.

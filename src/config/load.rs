@@ -59,12 +59,12 @@ fn load(path: Option<&Path>, default: &Path) -> Result<(Config, Source), LoadErr
 
 fn read(path: &Path) -> Result<Config, LoadError> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|error| match error.kind() {
+    File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)).map_err(
+        |error| match error.kind() {
             io::ErrorKind::NotFound => LoadError::Missing(path.to_owned()),
             _ => LoadError::Unreadable(path.to_owned(), error),
-        })?;
+        },
+    )?;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(LoadError::TooLarge(path.to_owned()));
     }
@@ -72,14 +72,7 @@ fn read(path: &Path) -> Result<Config, LoadError> {
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let line = Lines::new(&bytes).of(error.valid_up_to());
         let text = "not valid TOML: this line is not UTF-8 text".to_owned();
-        LoadError::Invalid(Problems::new(
-            &name,
-            vec![Problem {
-                line,
-                key: String::new(),
-                text,
-            }],
-        ))
+        LoadError::Invalid(Problems::new(&name, vec![Problem { line, key: String::new(), text }]))
     })?;
     Config::parse(text, &name).map_err(LoadError::Invalid)
 }

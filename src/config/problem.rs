@@ -26,10 +26,7 @@ impl Problems {
     /// Puts the problems in the order of the file.
     pub(super) fn new(file: &str, mut list: Vec<Problem>) -> Self {
         list.sort_by_key(|problem| problem.line);
-        Self {
-            file: file.to_owned(),
-            list,
-        }
+        Self { file: file.to_owned(), list }
     }
 
     /// The problems, in the order of the file.
@@ -59,11 +56,7 @@ impl fmt::Display for Problems {
             let colon = if key.is_empty() { "" } else { ": " };
             writeln!(f, "{}:{line}: {key}{colon}{text}", self.file)?;
         }
-        let plural = if self.list.len() == 1 {
-            "problem"
-        } else {
-            "problems"
-        };
+        let plural = if self.list.len() == 1 { "problem" } else { "problems" };
         write!(f, "{} {plural} in {}", self.list.len(), self.file)
     }
 }
@@ -78,14 +71,8 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(text: &[u8]) -> Self {
-        let after_breaks = text
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| **byte == b'\n')
-            .map(|(at, _)| at + 1);
-        Self {
-            starts: std::iter::once(0).chain(after_breaks).collect(),
-        }
+        let after_breaks = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+        Self { starts: std::iter::once(0).chain(after_breaks).collect() }
     }
 
     /// The line, counted from 1, that holds the byte at `offset`.
@@ -112,14 +99,8 @@ pub(super) fn quote(text: &str) -> String {
 
 /// A key as it is written in a message: bare when TOML would let it be bare.
 pub(super) fn show_key(name: &str) -> String {
-    let bare = name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    if bare && !name.is_empty() && name.len() <= EXCERPT {
-        name.to_owned()
-    } else {
-        quote(name)
-    }
+    let bare = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if bare && !name.is_empty() && name.len() <= EXCERPT { name.to_owned() } else { quote(name) }
 }
 
 /// The candidate that somebody probably meant by `word`, if one is close enough to be worth a question.

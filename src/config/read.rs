@@ -59,18 +59,9 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, Problems> {
     for (name, value) in document.get_ref() {
         reader.top_level(name, value);
     }
-    let Reader {
-        config,
-        written,
-        mut problems,
-        ..
-    } = reader;
+    let Reader { config, written, mut problems, .. } = reader;
     rules::check(&config, &written, &mut problems);
-    if problems.is_empty() {
-        Ok(config)
-    } else {
-        Err(Problems::new(file, problems))
-    }
+    if problems.is_empty() { Ok(config) } else { Err(Problems::new(file, problems)) }
 }
 
 impl Reader<'_> {
@@ -78,17 +69,11 @@ impl Reader<'_> {
         let span = error.span().unwrap_or(self.text.len()..self.text.len());
         let line = self.lines.of(span.start);
         let what = self.text.get(span).map(str::trim).filter(|what| !what.is_empty());
-        let at = what
-            .map(|what| format!(", at {}", quote(what)))
-            .unwrap_or_default();
+        let at = what.map(|what| format!(", at {}", quote(what))).unwrap_or_default();
         // One slip often makes the parser complain several times; the first complaint is about the slip.
         if self.broken.insert(line) {
             let text = format!("not valid TOML: {}{at}", error.message());
-            self.problems.push(Problem {
-                line,
-                key: String::new(),
-                text,
-            });
+            self.problems.push(Problem { line, key: String::new(), text });
         }
     }
 
@@ -121,11 +106,7 @@ impl Reader<'_> {
         let line = self.lines.of(name.span().start);
         let name = name.get_ref().as_ref();
         let Some(key) = keys().iter().find(|key| key.table == table && key.name == name) else {
-            self.report(
-                line,
-                format!("{table}.{}", show_key(name)),
-                unknown_key(table, name),
-            );
+            self.report(line, format!("{table}.{}", show_key(name)), unknown_key(table, name));
             return;
         };
         // A value can end on another line than it starts on; a syntax error in any of them makes it a guess.
@@ -182,8 +163,5 @@ fn unknown_key(table: &str, name: &str) -> String {
     if table.is_empty() {
         return "unknown key; every key stands in a table, such as [listen]".to_owned();
     }
-    format!(
-        "unknown key; allowed in [{table}]: {}",
-        here().collect::<Vec<_>>().join(", ")
-    )
+    format!("unknown key; allowed in [{table}]: {}", here().collect::<Vec<_>>().join(", "))
 }

@@ -27,11 +27,7 @@ impl Rules<'_> {
         }
         let line = keys.iter().find_map(|key| self.written.line(key)).unwrap_or(1);
         let key = keys.first().copied().unwrap_or_default().to_owned();
-        self.problems.push(Problem {
-            line,
-            key,
-            text: text(),
-        });
+        self.problems.push(Problem { line, key, text: text() });
     }
 }
 
@@ -52,11 +48,9 @@ pub(super) fn check(config: &Config, written: &Written, problems: &mut Vec<Probl
 
     let client = &config.client_address;
     let untrusting = client.source != ClientAddressSource::Peer && client.trusted.is_empty();
-    rules.rule(
-        &["client_address.source", "client_address.trusted"],
-        untrusting,
-        || "needs client_address.trusted; without it, no proxy would be believed".to_owned(),
-    );
+    rules.rule(&["client_address.source", "client_address.trusted"], untrusting, || {
+        "needs client_address.trusted; without it, no proxy would be believed".to_owned()
+    });
 }
 
 /// What leaves this host unencrypted does so because somebody said it.
@@ -82,37 +76,23 @@ fn tls(config: &Config, rules: &mut Rules<'_>) {
 
     let tls = &config.tls;
     let of_a_mode: [(&str, bool, &[TlsMode], &str); 6] = [
-        (
-            "tls.certificate",
-            tls.certificate.is_some(),
-            &[Files],
-            "\"files\"",
-        ),
+        ("tls.certificate", tls.certificate.is_some(), &[Files], "\"files\""),
         ("tls.key", tls.key.is_some(), &[Files], "\"files\""),
-        (
-            "tls.domains",
-            tls.domains.is_some(),
-            &[Files, Acme],
-            "\"files\" or \"acme\"",
-        ),
+        ("tls.domains", tls.domains.is_some(), &[Files, Acme], "\"files\" or \"acme\""),
         ("tls.contact", tls.contact.is_some(), &[Acme], "\"acme\""),
         ("tls.directory", tls.directory.is_some(), &[Acme], "\"acme\""),
         ("tls.state", tls.state.is_some(), &[Acme], "\"acme\""),
     ];
     for (key, set, modes, names) in of_a_mode {
         let idle = set && !modes.contains(&tls.mode);
-        rules.rule(&[key, "tls.mode"], idle, || {
-            format!("goes with tls.mode = {names} only")
-        });
+        rules.rule(&[key, "tls.mode"], idle, || format!("goes with tls.mode = {names} only"));
     }
     let no_files = tls.mode == Files && (tls.certificate.is_none() || tls.key.is_none());
     rules.rule(&["tls.mode", "tls.certificate", "tls.key"], no_files, || {
         "\"files\" needs tls.certificate and tls.key".to_owned()
     });
     let no_domains = tls.mode == Acme && tls.domains.as_ref().is_none_or(Vec::is_empty);
-    rules.rule(&["tls.mode", "tls.domains"], no_domains, || {
-        "\"acme\" needs tls.domains".to_owned()
-    });
+    rules.rule(&["tls.mode", "tls.domains"], no_domains, || "\"acme\" needs tls.domains".to_owned());
 }
 
 /// A queue that cannot hold one largest frame could never deliver it.
@@ -120,10 +100,9 @@ fn queues(config: &Config, rules: &mut Rules<'_>) {
     let limits = &config.limits;
     let frame = config.session.max_frame;
     let least = frame + ENVELOPE;
-    for (key, queue) in [
-        ("limits.phone_queue", limits.phone_queue),
-        ("limits.binary_queue", limits.binary_queue),
-    ] {
+    for (key, queue) in
+        [("limits.phone_queue", limits.phone_queue), ("limits.binary_queue", limits.binary_queue)]
+    {
         rules.rule(&[key, "session.max_frame"], queue < least, || {
             let (queue, frame) = (human_bytes(queue), human_bytes(frame));
             let least = human_bytes(least.next_multiple_of(1024));

@@ -58,16 +58,11 @@ pub enum ClientAddressSource {
     ProxyProtocol,
 }
 
-pub(super) const PLAINTEXT: Word<Plaintext> = Word(&[
-    ("loopback", Plaintext::Loopback),
-    ("anywhere", Plaintext::Anywhere),
-]);
+pub(super) const PLAINTEXT: Word<Plaintext> =
+    Word(&[("loopback", Plaintext::Loopback), ("anywhere", Plaintext::Anywhere)]);
 
-pub(super) const TLS_MODE: Word<TlsMode> = Word(&[
-    ("off", TlsMode::Off),
-    ("files", TlsMode::Files),
-    ("acme", TlsMode::Acme),
-]);
+pub(super) const TLS_MODE: Word<TlsMode> =
+    Word(&[("off", TlsMode::Off), ("files", TlsMode::Files), ("acme", TlsMode::Acme)]);
 
 pub(super) const CLIENT_ADDRESS_SOURCE: Word<ClientAddressSource> = Word(&[
     ("peer", ClientAddressSource::Peer),
@@ -75,12 +70,8 @@ pub(super) const CLIENT_ADDRESS_SOURCE: Word<ClientAddressSource> = Word(&[
     ("proxy-protocol", ClientAddressSource::ProxyProtocol),
 ]);
 
-pub(super) const LOG_LEVEL: Word<Level> = Word(&[
-    ("error", Level::Error),
-    ("warn", Level::Warn),
-    ("info", Level::Info),
-    ("debug", Level::Debug),
-]);
+pub(super) const LOG_LEVEL: Word<Level> =
+    Word(&[("error", Level::Error), ("warn", Level::Warn), ("info", Level::Info), ("debug", Level::Debug)]);
 
 pub(super) const LOG_FORMAT: Word<Format> = Word(&[
     ("auto", Format::Auto),
@@ -125,9 +116,7 @@ impl FromStr for MetricsListen {
         if text.starts_with("systemd:") {
             return Err(format!("{NO_SOCKETS} such as \"127.0.0.1:9090\", or \"off\""));
         }
-        text.parse()
-            .map(Self::Address)
-            .map_err(|error: super::LoopbackError| format!("{error}, or \"off\""))
+        text.parse().map(Self::Address).map_err(|error: super::LoopbackError| format!("{error}, or \"off\""))
     }
 }
 
@@ -175,10 +164,7 @@ pub(super) fn domain(text: &str) -> Result<String, String> {
 
 /// The address that a certificate authority writes to.
 pub(super) fn contact(text: &str) -> Result<String, String> {
-    match text
-        .strip_prefix("mailto:")
-        .and_then(|address| address.split_once('@'))
-    {
+    match text.strip_prefix("mailto:").and_then(|address| address.split_once('@')) {
         Some((user, host)) if !user.is_empty() && domain(host).is_ok() => Ok(text.to_owned()),
         _ => Err("is not a contact; write one such as \"mailto:ops@example.com\"".to_owned()),
     }
@@ -195,8 +181,7 @@ pub(super) fn https_url(text: &str) -> Result<String, String> {
 
 /// A network in CIDR notation.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
-    text.parse()
-        .map_err(|_| "is not a network; write one such as \"127.0.0.1/32\" or \"::1/128\"".to_owned())
+    text.parse().map_err(|_| "is not a network; write one such as \"127.0.0.1/32\" or \"::1/128\"".to_owned())
 }
 
 /// A server-id as PROTOCOL § 1 bounds it.

@@ -57,12 +57,7 @@ fn address(remote: IpAddr) -> Plain<IpAddr> {
 
 /// The process begins: which program, and where its configuration came from (a path, or "built-in defaults").
 pub fn starting(version: &str, config: &str) {
-    emit!(
-        INFO,
-        "starting",
-        version = Plain(version),
-        config = Outside::Text(&config)
-    );
+    emit!(INFO, "starting", version = Plain(version), config = Outside::Text(&config));
 }
 
 /// A socket for binaries and phones is bound.
@@ -107,12 +102,7 @@ pub fn drained(duration: Duration) {
 
 /// Time ran out with `connections` left; they are cut.
 pub fn drain_incomplete(connections: usize, duration: Duration) {
-    emit!(
-        WARN,
-        "drain_incomplete",
-        connections = Count::from(connections),
-        duration = Seconds(duration)
-    );
+    emit!(WARN, "drain_incomplete", connections = Count::from(connections), duration = Seconds(duration));
 }
 
 /// A binary claimed a free server-id. `binary_version` is the header as it came.
@@ -129,12 +119,7 @@ pub fn server_claimed(server_id: &str, binary_version: &[u8], remote: IpAddr) {
 /// A binary was refused because another one, which answered, holds the server-id. The refused one's version is
 /// not logged (PROTOCOL § 7).
 pub fn server_id_conflict(server_id: &str, remote: IpAddr) {
-    emit!(
-        INFO,
-        "server_id_conflict",
-        server_id = Outside::Text(&server_id),
-        remote = address(remote)
-    );
+    emit!(INFO, "server_id_conflict", server_id = Outside::Text(&server_id), remote = address(remote));
 }
 
 /// A binary came back within its grace period; `phones` phones were closed so that they start over.
@@ -155,12 +140,7 @@ pub fn server_released(server_id: &str) {
 
 /// A binary did not come back; its slot is gone and its `phones` phones were closed.
 pub fn server_expired(server_id: &str, phones: usize) {
-    emit!(
-        INFO,
-        "server_expired",
-        server_id = Outside::Text(&server_id),
-        phones = Count::from(phones)
-    );
+    emit!(INFO, "server_expired", server_id = Outside::Text(&server_id), phones = Count::from(phones));
 }
 
 /// A phone was registered. `device_name` is the header as it came, if it came.
@@ -242,22 +222,12 @@ pub fn connection_lost(server_id: &str, conn_id: Option<&dyn Display>, cause: Cl
 /// A listener could not take a connection, for example because descriptors ran out; it tries again. Throttled
 /// per listener.
 pub fn accept_failed(error: &io::Error, suppressed: u64) {
-    emit!(
-        WARN,
-        "accept_failed",
-        cause = Outside::Text(error),
-        suppressed = Count(suppressed)
-    );
+    emit!(WARN, "accept_failed", cause = Outside::Text(error), suppressed = Count(suppressed));
 }
 
 /// A scrape could not be answered, for example because collecting the figures panicked. Throttled by the caller.
 pub fn scrape_failed(cause: &dyn Display, suppressed: u64) {
-    emit!(
-        ERROR,
-        "scrape_failed",
-        cause = Outside::Text(cause),
-        suppressed = Count(suppressed)
-    );
+    emit!(ERROR, "scrape_failed", cause = Outside::Text(cause), suppressed = Count(suppressed));
 }
 
 /// The metrics thread ended although nobody asked it to: there are no scrapes from now on.

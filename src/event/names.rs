@@ -58,9 +58,7 @@ impl FromStr for Level {
         Self::ALL
             .into_iter()
             .find(|level| level.as_str() == name)
-            .ok_or(UnknownName {
-                allowed: "error, warn, info, debug",
-            })
+            .ok_or(UnknownName { allowed: "error, warn, info, debug" })
     }
 }
 
@@ -107,9 +105,7 @@ impl FromStr for Format {
         Self::ALL
             .into_iter()
             .find(|format| format.as_str() == name)
-            .ok_or(UnknownName {
-                allowed: "auto, journald, text, json",
-            })
+            .ok_or(UnknownName { allowed: "auto, journald, text, json" })
     }
 }
 

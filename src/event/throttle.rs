@@ -29,20 +29,14 @@ impl Throttle {
     /// A throttle that lets one occurrence through per `interval`.
     #[must_use]
     pub const fn new(interval: Duration) -> Self {
-        Self {
-            interval,
-            last: None,
-            suppressed: 0,
-        }
+        Self { interval, last: None, suppressed: 0 }
     }
 
     /// Something occurred at `now`. `Some` lets it through and carries how many were held back since the last
     /// one that was let through; `None` holds it back.
     pub fn admit(&mut self, now: Instant) -> Option<u64> {
         // A `now` before the last one (callers on different threads) counts as no time passed.
-        let due = self
-            .last
-            .is_none_or(|last| now.saturating_duration_since(last) >= self.interval);
+        let due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= self.interval);
         if due {
             self.last = Some(now);
             Some(std::mem::take(&mut self.suppressed))
@@ -74,11 +68,7 @@ mod tests {
         assert_eq!(throttle.admit(start + Duration::from_secs(10)), Some(4));
         assert_eq!(throttle.admit(start + Duration::from_secs(11)), None);
         assert_eq!(throttle.admit(start + Duration::from_secs(60)), Some(1));
-        assert_eq!(
-            throttle.admit(start + Duration::from_secs(70)),
-            Some(0),
-            "the count starts over"
-        );
+        assert_eq!(throttle.admit(start + Duration::from_secs(70)), Some(0), "the count starts over");
     }
 
     #[test]
@@ -86,10 +76,7 @@ mod tests {
         let start = Instant::now() + Duration::from_secs(100);
         let mut throttle = Throttle::default();
         assert_eq!(throttle.admit(start), Some(0));
-        assert_eq!(
-            throttle.admit(start.checked_sub(Duration::from_secs(50)).unwrap()),
-            None
-        );
+        assert_eq!(throttle.admit(start.checked_sub(Duration::from_secs(50)).unwrap()), None);
         assert_eq!(throttle.admit(start + Duration::from_secs(10)), Some(1));
     }
 }

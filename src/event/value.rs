@@ -30,10 +30,7 @@ pub(super) enum Outside<'a> {
 
 impl Display for Outside<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let mut escape = Escape {
-            out: f,
-            left: OUTSIDE_MAX,
-        };
+        let mut escape = Escape { out: f, left: OUTSIDE_MAX };
         match self {
             Self::Text(text) => {
                 // The cut makes the writer fail on purpose, and a value whose own `Display` fails has at least
@@ -205,14 +202,8 @@ mod tests {
     #[test]
     fn an_outside_value_is_cut() {
         let long = "x".repeat(OUTSIDE_MAX + 1);
-        assert_eq!(
-            Outside::Text(&long).to_string(),
-            format!("{}...", "x".repeat(OUTSIDE_MAX))
-        );
-        assert_eq!(
-            Outside::Bytes(long.as_bytes()).to_string(),
-            Outside::Text(&long).to_string()
-        );
+        assert_eq!(Outside::Text(&long).to_string(), format!("{}...", "x".repeat(OUTSIDE_MAX)));
+        assert_eq!(Outside::Bytes(long.as_bytes()).to_string(), Outside::Text(&long).to_string());
         let fits = "x".repeat(OUTSIDE_MAX);
         assert_eq!(Outside::Text(&fits).to_string(), fits);
     }
@@ -227,10 +218,7 @@ mod tests {
             }
         }
         assert_eq!(Outside::Text(&Broken).to_string(), "half");
-        assert_eq!(
-            Pair("cause", &Outside::Text(&Broken)).to_string(),
-            " cause=\"half\""
-        );
+        assert_eq!(Pair("cause", &Outside::Text(&Broken)).to_string(), " cause=\"half\"");
     }
 
     #[test]

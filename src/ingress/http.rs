@@ -109,9 +109,7 @@ impl Ingress {
             }
             (parts, Some((endpoint, _))) => {
                 // The client left, or was too slow, before its answer was on the wire.
-                self.hub
-                    .observer()
-                    .upgrade(endpoint, UpgradeOutcome::RejectBadRequest);
+                self.hub.observer().upgrade(endpoint, UpgradeOutcome::RejectBadRequest);
                 parts.map(drop)
             }
             (parts, None) => parts.map(drop),
@@ -126,24 +124,12 @@ impl Ingress {
         let Upgrade { server_id, about, .. } = upgrade;
         match about {
             About::Binary { version } => {
-                let hello = BinaryHello {
-                    server_id,
-                    version,
-                    remote,
-                };
-                self.executor
-                    .spawn(binary::serve(hub, socket, already_read, hello))
-                    .detach();
+                let hello = BinaryHello { server_id, version, remote };
+                self.executor.spawn(binary::serve(hub, socket, already_read, hello)).detach();
             }
             About::Phone { device_name } => {
-                let hello = PhoneHello {
-                    server_id,
-                    device_name,
-                    remote,
-                };
-                self.executor
-                    .spawn(phone::serve(hub, socket, already_read, hello))
-                    .detach();
+                let hello = PhoneHello { server_id, device_name, remote };
+                self.executor.spawn(phone::serve(hub, socket, already_read, hello)).detach();
             }
         }
     }
@@ -156,11 +142,7 @@ impl Ingress {
         let path = request.uri().path();
         let Some(endpoint) = upgrade::endpoint(path) else {
             let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-            return if path == "/healthz" && reads {
-                self.health()
-            } else {
-                not_found()
-            };
+            return if path == "/healthz" && reads { self.health() } else { not_found() };
         };
         match self.decide(request, endpoint) {
             Ok(upgrade) => {
@@ -219,10 +201,7 @@ impl Ingress {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         }
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json; charset=utf-8"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
@@ -239,10 +218,7 @@ struct Health {
 }
 
 fn not_found() -> Response<Full<Bytes>> {
-    plain(
-        StatusCode::NOT_FOUND,
-        "nothing here; the endpoints are /v2/server, /v2/client and /healthz",
-    )
+    plain(StatusCode::NOT_FOUND, "nothing here; the endpoints are /v2/server, /v2/client and /healthz")
 }
 
 fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
@@ -251,18 +227,15 @@ fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
         response.headers_mut().insert(name, value);
     }
     // A client that was refused here has no further use for the connection.
-    response
-        .headers_mut()
-        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
 fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(format!("{line}\n")));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

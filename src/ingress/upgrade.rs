@@ -71,12 +71,7 @@ pub struct Refusal {
 
 impl Refusal {
     fn bad(status: StatusCode, message: &str) -> Self {
-        Self {
-            status,
-            header: None,
-            message: message.to_owned(),
-            outcome: UpgradeOutcome::RejectBadRequest,
-        }
+        Self { status, header: None, message: message.to_owned(), outcome: UpgradeOutcome::RejectBadRequest }
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -105,73 +100,46 @@ pub fn check<B>(request: &Request<B>, endpoint: Endpoint) -> Result<Upgrade, Ref
     let server_id = match server_id.to_str() {
         Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => ServerId::from(text),
         _ => {
-            return Err(Refusal::header(
-                &SERVER_ID,
-                "must be visible ASCII without spaces",
-            ));
+            return Err(Refusal::header(&SERVER_ID, "must be visible ASCII without spaces"));
         }
     };
     let about = match endpoint {
-        Endpoint::Server => About::Binary {
-            version: required(headers, &BINARY_VERSION, LONG)?.as_bytes().into(),
-        },
+        Endpoint::Server => {
+            About::Binary { version: required(headers, &BINARY_VERSION, LONG)?.as_bytes().into() }
+        }
         Endpoint::Client => {
             let device_name = single(headers, &DEVICE_NAME)?;
             if device_name.is_some_and(|name| name.len() > SHORT) {
-                return Err(Refusal::header(
-                    &DEVICE_NAME,
-                    &format!("must have at most {SHORT} bytes"),
-                ));
+                return Err(Refusal::header(&DEVICE_NAME, &format!("must have at most {SHORT} bytes")));
             }
-            About::Phone {
-                device_name: device_name.map(|name| name.as_bytes().into()),
-            }
+            About::Phone { device_name: device_name.map(|name| name.as_bytes().into()) }
         }
     };
     required(headers, &header::USER_AGENT, LONG)?;
-    Ok(Upgrade {
-        accept,
-        server_id,
-        about,
-    })
+    Ok(Upgrade { accept, server_id, about })
 }
 
 /// Whether the request is a WebSocket upgrade (RFC 6455 § 4.2.1), and the key that accepts it.
 fn check_websocket<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
     let headers = request.headers();
     if *request.method() != Method::GET {
-        return Err(Refusal::bad(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "a WebSocket upgrade is a GET request",
-        )
-        .with(header::ALLOW, "GET"));
+        return Err(Refusal::bad(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket upgrade is a GET request")
+            .with(header::ALLOW, "GET"));
     }
     if request.version() != Version::HTTP_11
         || !lists(headers, &header::CONNECTION, "upgrade")
         || !lists(headers, &header::UPGRADE, "websocket")
     {
-        return Err(
-            Refusal::bad(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint")
-                .with(header::UPGRADE, "websocket"),
-        );
+        return Err(Refusal::bad(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint")
+            .with(header::UPGRADE, "websocket"));
     }
     let version = single(headers, &header::SEC_WEBSOCKET_VERSION);
     if !matches!(version, Ok(Some(version)) if version == "13") {
-        return Err(
-            Refusal::bad(StatusCode::UPGRADE_REQUIRED, "the WebSocket version must be 13")
-                .with(header::SEC_WEBSOCKET_VERSION, "13"),
-        );
+        return Err(Refusal::bad(StatusCode::UPGRADE_REQUIRED, "the WebSocket version must be 13")
+            .with(header::SEC_WEBSOCKET_VERSION, "13"));
     }
-    let bad_key = || {
-        Refusal::bad(
-            StatusCode::BAD_REQUEST,
-            "sec-websocket-key: must be 16 bytes in base64",
-        )
-    };
-    let key = single(headers, &header::SEC_WEBSOCKET_KEY)
-        .ok()
-        .flatten()
-        .ok_or_else(bad_key)?;
+    let bad_key = || Refusal::bad(StatusCode::BAD_REQUEST, "sec-websocket-key: must be 16 bytes in base64");
+    let key = single(headers, &header::SEC_WEBSOCKET_KEY).ok().flatten().ok_or_else(bad_key)?;
     if BASE64.decode(key.as_bytes()).map_or(0, |key| key.len()) != 16 {
         return Err(bad_key());
     }

@@ -53,14 +53,8 @@ impl RegisterFailure {
 
 /// The outcomes of `push_wakes_total`, all of them there from the start; only the last one moves as long as the
 /// relay cannot push.
-const PUSH_OUTCOMES: [&str; 6] = [
-    "sent",
-    "unregistered",
-    "send_failed",
-    "token_fetch_failed",
-    "dropped",
-    "off",
-];
+const PUSH_OUTCOMES: [&str; 6] =
+    ["sent", "unregistered", "send_failed", "token_fetch_failed", "dropped", "off"];
 
 const DIRECTIONS: usize = Direction::ALL.len();
 const ENDPOINTS: usize = Endpoint::ALL.len();
@@ -267,36 +261,11 @@ mod tests {
 
     #[test]
     fn every_all_is_in_order_of_declaration() {
-        assert!(
-            Direction::ALL
-                .iter()
-                .enumerate()
-                .all(|(at, value)| *value as usize == at)
-        );
-        assert!(
-            Endpoint::ALL
-                .iter()
-                .enumerate()
-                .all(|(at, value)| *value as usize == at)
-        );
-        assert!(
-            DropReason::ALL
-                .iter()
-                .enumerate()
-                .all(|(at, value)| *value as usize == at)
-        );
-        assert!(
-            UpgradeOutcome::ALL
-                .iter()
-                .enumerate()
-                .all(|(at, value)| *value as usize == at)
-        );
-        assert!(
-            CloseCause::ALL
-                .iter()
-                .enumerate()
-                .all(|(at, value)| *value as usize == at)
-        );
+        assert!(Direction::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
+        assert!(Endpoint::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
+        assert!(DropReason::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
+        assert!(UpgradeOutcome::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
+        assert!(CloseCause::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
     }
 
     #[test]
@@ -306,9 +275,6 @@ mod tests {
         assert_eq!(kind(UpgradeOutcome::Reject409), Some("server_in_use"));
         assert_eq!(kind(UpgradeOutcome::Reject429), Some("phones_at_cap"));
         assert_eq!(kind(UpgradeOutcome::RejectRateLimit), Some("ratelimit"));
-        assert_eq!(
-            UpgradeOutcome::ALL.into_iter().filter_map(kind).count(),
-            RegisterFailure::NAMES.len()
-        );
+        assert_eq!(UpgradeOutcome::ALL.into_iter().filter_map(kind).count(), RegisterFailure::NAMES.len());
     }
 }

@@ -43,12 +43,7 @@ impl CensusGauges {
         let descriptions = GAUGES
             .iter()
             .map(|(name, help, _)| {
-                Desc::new(
-                    format!("{NAMESPACE}_{name}"),
-                    (*help).to_owned(),
-                    Vec::new(),
-                    HashMap::new(),
-                )
+                Desc::new(format!("{NAMESPACE}_{name}"), (*help).to_owned(), Vec::new(), HashMap::new())
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { census, descriptions })

@@ -106,11 +106,7 @@ impl MetricsServer {
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
             .spawn(move || guarded_thread(&listener, families, &stopped))?;
-        Ok(MetricsThread {
-            addr,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(MetricsThread { addr, stop, thread: Some(thread) })
     }
 }
 
@@ -197,10 +193,7 @@ fn scrape_once(addr: SocketAddr, limit: Duration) -> io::Result<bool> {
 /// The thread's main function. A panic that gets this far ends the page but not the relay; it must not go unseen.
 fn guarded_thread(listener: &Async<TcpListener>, families: Arc<Families>, stopped: &Receiver<()>) {
     let executor = LocalExecutor::new();
-    let page = Rc::new(Page {
-        families,
-        failures: RefCell::default(),
-    });
+    let page = Rc::new(Page { families, failures: RefCell::default() });
     let serve = executor.run(future::or(accept(&executor, listener, &page), async {
         // Nothing is ever sent: this ends when the other side closes the channel.
         let _ = stopped.recv().await;
@@ -279,13 +272,8 @@ impl Page {
             return line(StatusCode::NOT_FOUND, "not found; the page is /metrics\n");
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = line(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method not allowed; use GET or HEAD\n",
-            );
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let mut response = line(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; use GET or HEAD\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         // A panic while collecting costs this scrape, not the thread; the panic's own message went to stderr.
@@ -295,9 +283,7 @@ impl Page {
             Err(_) => return self.failed(&"panicked"),
         };
         let mut response = Response::new(Full::new(Bytes::from(page)));
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static(prometheus::TEXT_FORMAT));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(prometheus::TEXT_FORMAT));
         response
     }
 
@@ -305,10 +291,7 @@ impl Page {
         if let Some(suppressed) = self.failures.borrow_mut().admit(Instant::now()) {
             event::scrape_failed(cause, suppressed);
         }
-        line(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the figures could not be collected; see the log\n",
-        )
+        line(StatusCode::INTERNAL_SERVER_ERROR, "the figures could not be collected; see the log\n")
     }
 }
 
@@ -316,9 +299,6 @@ impl Page {
 fn line(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

@@ -14,12 +14,14 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use super::close::{Close, CloseCause};
 use super::conn_id::ConnId;
+use super::end::End;
 use super::envelope::{self, FromBinary, Malformed};
-use super::hub::{BinaryLink, ClaimRefused, Claimed, Hub, PhoneLink};
+use super::hub::{ClaimRefused, Claimed, Hub};
+use super::link::{BinaryLink, PhoneLink};
 use super::observer::{Direction, DropReason, Endpoint, Observer, UpgradeOutcome};
 use super::outbox::{Frame, Refused};
 use super::registry::ServerId;
-use super::session::{End, Inbound, Leg, Session, refuse};
+use super::session::{Inbound, Leg, Session, refuse};
 use crate::event::{self, Throttle};
 
 /// Bytes that an envelope may have beyond its inner frame, so that both directions carry the same frames.
@@ -117,11 +119,7 @@ impl BinaryLeg {
     }
 
     fn deliver(&self, phone: &PhoneLink, frame: &str, close: Option<Close>, read_at: Instant) {
-        let frame = Frame {
-            text: frame.to_owned(),
-            payload: frame.len(),
-            read_at,
-        };
+        let frame = Frame { text: frame.to_owned(), payload: frame.len(), read_at };
         match phone.outbox.push(frame) {
             Ok(()) => {
                 if let Some(close) = close {
@@ -130,9 +128,7 @@ impl BinaryLeg {
             }
             Err(Refused::Full(_)) => {
                 self.dropped(DropReason::Backlog);
-                phone
-                    .outbox
-                    .cut(close.unwrap_or(Close::PhoneBacklogFull), DropReason::Backlog);
+                phone.outbox.cut(close.unwrap_or(Close::PhoneBacklogFull), DropReason::Backlog);
             }
             Err(Refused::Closed(_)) => self.dropped(DropReason::ReceiverClosed),
         }
@@ -147,11 +143,7 @@ impl Leg for BinaryLeg {
             Inbound::NotUtf8 => Err(Malformed::NotUtf8),
         };
         match unwrapped {
-            Ok(FromBinary::Deliver {
-                conn_id,
-                frame,
-                close_code,
-            }) => {
+            Ok(FromBinary::Deliver { conn_id, frame, close_code }) => {
                 if let Some(phone) = self.find(conn_id, read_at) {
                     let close = close_code.map(Close::BinaryRequest);
                     if close.is_some() {

@@ -80,11 +80,7 @@ impl ConnId {
 
 /// The lowercase hex digit for a value below 16.
 fn hex_digit(value: u8) -> char {
-    char::from(if value < 10 {
-        b'0' + value
-    } else {
-        b'a' + (value - 10)
-    })
+    char::from(if value < 10 { b'0' + value } else { b'a' + (value - 10) })
 }
 
 impl fmt::Display for ConnId {

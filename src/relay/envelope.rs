@@ -208,10 +208,7 @@ mod tests {
     fn wrapping_splices_and_reserves_exactly() {
         let conn_id = ConnId::from_u64(0xab);
         let text = wrap(conn_id, " {\"v\" : 2.50 } ");
-        assert_eq!(
-            text,
-            "{\"conn_id\":\"c-00000000000000ab\",\"frame\": {\"v\" : 2.50 } }"
-        );
+        assert_eq!(text, "{\"conn_id\":\"c-00000000000000ab\",\"frame\": {\"v\" : 2.50 } }");
         for frame in ["1", "\"\u{20ac}\"", "[[[]]]"] {
             let text = wrap(conn_id, frame);
             assert_eq!(text.len(), frame.len() + WRAP_OVERHEAD);
@@ -222,13 +219,7 @@ mod tests {
     #[test]
     fn a_close_notice_has_two_keys() {
         let conn_id = ConnId::from_u64(u64::MAX);
-        assert_eq!(
-            close_notice(conn_id, 1001),
-            r#"{"conn_id":"c-ffffffffffffffff","close_code":1001}"#
-        );
-        assert_eq!(
-            close_notice(conn_id, 4999),
-            r#"{"conn_id":"c-ffffffffffffffff","close_code":4999}"#
-        );
+        assert_eq!(close_notice(conn_id, 1001), r#"{"conn_id":"c-ffffffffffffffff","close_code":1001}"#);
+        assert_eq!(close_notice(conn_id, 4999), r#"{"conn_id":"c-ffffffffffffffff","close_code":4999}"#);
     }
 }

@@ -5,14 +5,13 @@
 //! never comes here: a phone holds its binary's [`BinaryLink`] for its whole life, and a binary finds its phones in
 //! its own link.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::close::Close;
 use super::conn_id::ConnId;
 use super::grace::{GraceEntry, GraceQueue};
+use super::link::{BinaryLink, Handle, PhoneLink};
 use super::live::{Live, LiveGuard};
 use super::observer::{Census, Counts, DropReason, Endpoint, Observer};
 use super::outbox::Outbox;
@@ -43,67 +42,6 @@ impl Default for Settings {
             phone_queue: 4 * 1024 * 1024,
             binary_queue: 4 * 1024 * 1024,
         }
-    }
-}
-
-/// How others reach a phone's session.
-#[derive(Debug)]
-pub struct PhoneLink {
-    /// Its name within its server-id.
-    pub conn_id: ConnId,
-    /// What waits to be written to it.
-    pub outbox: Arc<Outbox>,
-    close_requested: AtomicBool,
-}
-
-impl PhoneLink {
-    /// The binary asked for this phone to be closed: it will not be told that it was.
-    pub fn request_close(&self) {
-        self.close_requested.store(true, Ordering::Release);
-    }
-
-    /// Whether the binary asked for this phone to be closed.
-    #[must_use]
-    pub fn close_was_requested(&self) -> bool {
-        self.close_requested.load(Ordering::Acquire)
-    }
-}
-
-/// How others reach a binary's session.
-#[derive(Debug)]
-pub struct BinaryLink {
-    /// What it claimed.
-    pub server_id: ServerId,
-    /// What waits to be written to it.
-    pub outbox: Arc<Outbox>,
-    phones: Mutex<HashMap<ConnId, Arc<PhoneLink>>>,
-}
-
-impl BinaryLink {
-    /// The phone of that name, if this binary has it.
-    #[must_use]
-    pub fn phone(&self, conn_id: ConnId) -> Option<Arc<PhoneLink>> {
-        self.phones().get(&conn_id).cloned()
-    }
-
-    fn phones(&self) -> MutexGuard<'_, HashMap<ConnId, Arc<PhoneLink>>> {
-        self.phones.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A link that is equal to itself alone.
-#[derive(Debug)]
-struct Handle<T>(Arc<T>);
-
-impl<T> Clone for Handle<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> PartialEq for Handle<T> {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -163,10 +101,7 @@ impl Hub {
         Arc::new(Self {
             settings,
             observer,
-            locked: Mutex::new(Locked {
-                registry,
-                draining: None,
-            }),
+            locked: Mutex::new(Locked { registry, draining: None }),
             grace: GraceQueue::default(),
             live: Arc::default(),
         })
@@ -211,16 +146,8 @@ impl Hub {
     /// # Errors
     /// Says why the binary did not get it.
     pub fn claim(self: &Arc<Self>, server_id: &ServerId) -> Result<(BinaryClaim, Claimed), ClaimRefused> {
-        let outbox = Outbox::new(
-            Endpoint::Server,
-            self.settings.binary_queue,
-            Arc::clone(&self.observer),
-        );
-        let link = Arc::new(BinaryLink {
-            server_id: Arc::clone(server_id),
-            outbox: Arc::new(outbox),
-            phones: Mutex::default(),
-        });
+        let outbox = Outbox::new(Endpoint::Server, self.settings.binary_queue, Arc::clone(&self.observer));
+        let link = Arc::new(BinaryLink::new(Arc::clone(server_id), Arc::new(outbox)));
         let mut locked = self.lock();
         if let Some(close) = locked.draining {
             return Err(ClaimRefused::Draining(close));
@@ -238,13 +165,7 @@ impl Hub {
                 Claimed::Reclaimed { phones }
             }
         };
-        Ok((
-            BinaryClaim {
-                hub: Arc::clone(self),
-                link,
-            },
-            claimed,
-        ))
+        Ok((BinaryClaim { hub: Arc::clone(self), link }, claimed))
     }
 
     /// A phone asks for a server-id. On success it is registered until the returned value is dropped.
@@ -252,37 +173,21 @@ impl Hub {
     /// # Errors
     /// Says why the phone was not registered.
     pub fn register_phone(self: &Arc<Self>, server_id: &ServerId) -> Result<PhoneRegistration, PhoneRefused> {
-        let outbox = Outbox::new(
-            Endpoint::Client,
-            self.settings.phone_queue,
-            Arc::clone(&self.observer),
-        );
+        let outbox = Outbox::new(Endpoint::Client, self.settings.phone_queue, Arc::clone(&self.observer));
         let outbox = Arc::new(outbox);
         loop {
             let conn_id = ConnId::random().map_err(|_| PhoneRefused::NoRandomness)?;
-            let link = Arc::new(PhoneLink {
-                conn_id,
-                outbox: Arc::clone(&outbox),
-                close_requested: AtomicBool::new(false),
-            });
+            let link = Arc::new(PhoneLink::new(conn_id, Arc::clone(&outbox)));
             let mut locked = self.lock();
             if let Some(close) = locked.draining {
                 return Err(PhoneRefused::Draining(close));
             }
-            let registration = locked
-                .registry
-                .register_phone(server_id, conn_id, Handle(Arc::clone(&link)));
+            let registration = locked.registry.register_phone(server_id, conn_id, Handle(Arc::clone(&link)));
             drop(locked);
             match registration {
-                Registration::Registered {
-                    binary: Handle(binary),
-                } => {
+                Registration::Registered { binary: Handle(binary) } => {
                     binary.phones().insert(conn_id, Arc::clone(&link));
-                    return Ok(PhoneRegistration {
-                        hub: Arc::clone(self),
-                        link,
-                        binary,
-                    });
+                    return Ok(PhoneRegistration { hub: Arc::clone(self), link, binary });
                 }
                 Registration::NoServer => return Err(PhoneRefused::NoServer),
                 Registration::Full => return Err(PhoneRefused::Full),
@@ -307,10 +212,7 @@ impl Hub {
                 self.observer.grace_expired();
             }
             Expiry::Stale => {}
-            Expiry::Early { deadline } => self.grace.arm(GraceEntry {
-                deadline,
-                ..entry.clone()
-            }),
+            Expiry::Early { deadline } => self.grace.arm(GraceEntry { deadline, ..entry.clone() }),
         }
     }
 
@@ -334,16 +236,10 @@ impl Hub {
     fn release(&self, link: &Arc<BinaryLink>, now: Instant) {
         let server_id = &link.server_id;
         let release =
-            self.lock()
-                .registry
-                .release(server_id, &Handle(Arc::clone(link)), now, self.settings.grace);
+            self.lock().registry.release(server_id, &Handle(Arc::clone(link)), now, self.settings.grace);
         match release {
             Release::Gracing { token, deadline } => {
-                self.grace.arm(GraceEntry {
-                    server_id: Arc::clone(server_id),
-                    token,
-                    deadline,
-                });
+                self.grace.arm(GraceEntry { server_id: Arc::clone(server_id), token, deadline });
                 event::server_released(server_id);
             }
             Release::NotHolder => {}

@@ -56,11 +56,7 @@ impl Drop for LiveGuard {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.count -= 1;
-        let waiting = if state.count == 0 {
-            state.waiting.take()
-        } else {
-            None
-        };
+        let waiting = if state.count == 0 { state.waiting.take() } else { None };
         drop(state);
         if let Some(waiting) = waiting {
             waiting.wake();

@@ -9,9 +9,12 @@
 pub mod binary;
 pub mod close;
 pub mod conn_id;
+pub mod end;
 pub mod envelope;
 pub mod grace;
 pub mod hub;
+mod ledger;
+pub mod link;
 pub mod live;
 pub mod observer;
 pub mod outbox;

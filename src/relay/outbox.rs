@@ -137,12 +137,7 @@ impl Outbox {
     /// An empty outbox towards a connection of `endpoint`, for `limit` bytes.
     #[must_use]
     pub fn new(endpoint: Endpoint, limit: usize, observer: Arc<dyn Observer>) -> Self {
-        Self {
-            endpoint,
-            limit,
-            observer,
-            state: Mutex::default(),
-        }
+        Self { endpoint, limit, observer, state: Mutex::default() }
     }
 
     /// Which way the frames in this outbox travel.
@@ -189,18 +184,13 @@ impl Outbox {
             *slot = Some(frame);
             return Poll::Ready(false);
         }
-        let first = state
-            .waiting
-            .front()
-            .is_none_or(|(front, _)| turn.0 == Some(*front));
+        let first = state.waiting.front().is_none_or(|(front, _)| turn.0 == Some(*front));
         if first && state.charged + frame_cost(&frame) <= self.limit {
             self.admit(state, Item::Frame(frame));
             return Poll::Ready(true);
         }
         *slot = Some(frame);
-        let place = turn
-            .0
-            .and_then(|mine| state.waiting.iter_mut().find(|(number, _)| *number == mine));
+        let place = turn.0.and_then(|mine| state.waiting.iter_mut().find(|(number, _)| *number == mine));
         if let Some((_, waker)) = place {
             waker.clone_from(cx.waker());
         } else {
@@ -218,11 +208,7 @@ impl Outbox {
         let mut state = self.lock();
         let was_first = state.waiting.front().is_some_and(|(number, _)| *number == mine);
         state.waiting.retain(|(number, _)| *number != mine);
-        let next = if was_first && state.charged < self.limit {
-            state.first_in_line()
-        } else {
-            None
-        };
+        let next = if was_first && state.charged < self.limit { state.first_in_line() } else { None };
         drop(state);
         if let Some(next) = next {
             next.wake();
@@ -288,10 +274,7 @@ impl Outbox {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             waker => *waker = Some(cx.waker().clone()),
         }
-        Taken {
-            cut: state.cut,
-            more: !state.queue.is_empty(),
-        }
+        Taken { cut: state.cut, more: !state.queue.is_empty() }
     }
 
     /// For the session: items whose charge adds up to `cost` were written, or died.
@@ -301,11 +284,7 @@ impl Outbox {
         }
         let mut state = self.lock();
         state.charged -= cost;
-        let next = if state.charged <= self.limit / 2 {
-            state.first_in_line()
-        } else {
-            None
-        };
+        let next = if state.charged <= self.limit / 2 { state.first_in_line() } else { None };
         drop(state);
         self.observer.unqueued(self.endpoint, cost);
         if let Some(next) = next {

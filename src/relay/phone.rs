@@ -12,12 +12,13 @@ use std::time::Instant;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use super::close::{Close, CloseCause};
+use super::end::End;
 use super::envelope;
 use super::hub::{Hub, PhoneRefused, PhoneRegistration};
 use super::observer::{DropReason, Endpoint, Observer, UpgradeOutcome};
 use super::outbox::{Frame, Turn};
 use super::registry::ServerId;
-use super::session::{End, Inbound, Leg, Session, refuse};
+use super::session::{Inbound, Leg, Session, refuse};
 use crate::event;
 
 /// What a phone said when it connected.
@@ -55,35 +56,18 @@ where
     };
     observer.upgrade(Endpoint::Client, UpgradeOutcome::Accept);
     let link = Arc::clone(registration.link());
-    event::phone_registered(
-        &hello.server_id,
-        link.conn_id,
-        hello.device_name.as_deref(),
-        hello.remote.ip(),
-    );
+    event::phone_registered(&hello.server_id, link.conn_id, hello.device_name.as_deref(), hello.remote.ip());
 
     let outbox = Arc::clone(&link.outbox);
-    let mut session = Session::new(
-        socket,
-        already_read,
-        hub.settings().max_frame,
-        outbox,
-        Arc::clone(&observer),
-    );
-    let mut leg = PhoneLeg {
-        registration,
-        observer: Arc::clone(&observer),
-        waiting: None,
-        turn: Turn::default(),
-    };
+    let mut session =
+        Session::new(socket, already_read, hub.settings().max_frame, outbox, Arc::clone(&observer));
+    let mut leg =
+        PhoneLeg { registration, observer: Arc::clone(&observer), waiting: None, turn: Turn::default() };
     let end = session.run(&mut leg).await;
 
     leg.leave_line();
     if let Some(code) = notice_code(end).filter(|_| !link.close_was_requested()) {
-        leg.registration
-            .binary()
-            .outbox
-            .push_notice(envelope::close_notice(link.conn_id, code));
+        leg.registration.binary().outbox.push_notice(envelope::close_notice(link.conn_id, code));
     }
     drop(leg);
     let cause = end.cause(CloseCause::PhoneWriteFailed);
@@ -119,8 +103,7 @@ struct PhoneLeg {
 
 impl PhoneLeg {
     fn dropped(&self, reason: DropReason) {
-        self.observer
-            .frame_dropped(self.registration.binary().outbox.direction(), reason);
+        self.observer.frame_dropped(self.registration.binary().outbox.direction(), reason);
     }
 
     /// The session ended: a frame that still waits for a place will not get one.
@@ -144,11 +127,7 @@ impl Leg for PhoneLeg {
             return Some(Close::InvalidJson);
         };
         let text = envelope::wrap(self.registration.link().conn_id, frame);
-        self.waiting = Some(Frame {
-            text,
-            payload: frame.len(),
-            read_at,
-        });
+        self.waiting = Some(Frame { text, payload: frame.len(), read_at });
         None
     }
 

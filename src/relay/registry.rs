@@ -134,40 +134,26 @@ impl<B: Clone + PartialEq, P: PartialEq> Registry<B, P> {
     /// An empty registry that allows `phones_per_server` phones in each slot.
     #[must_use]
     pub fn new(phones_per_server: usize) -> Self {
-        Self {
-            slots: HashMap::new(),
-            phones_per_server,
-            next_token: 0,
-            gracing: 0,
-            phones: 0,
-        }
+        Self { slots: HashMap::new(), phones_per_server, next_token: 0, gracing: 0, phones: 0 }
     }
 
     /// A binary claims a server-id: the first wins, a claim during grace succeeds at once and evicts.
     pub fn claim(&mut self, server_id: &ServerId, newcomer: B) -> Claim<B, P> {
         match self.slots.entry(Arc::clone(server_id)) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Slot {
-                    binary: newcomer,
-                    grace: None,
-                    phones: HashMap::new(),
-                });
+                vacant.insert(Slot { binary: newcomer, grace: None, phones: HashMap::new() });
                 Claim::Granted
             }
             Entry::Occupied(mut occupied) => {
                 let slot = occupied.get_mut();
                 if slot.grace.take().is_none() {
-                    return Claim::Conflict {
-                        incumbent: slot.binary.clone(),
-                    };
+                    return Claim::Conflict { incumbent: slot.binary.clone() };
                 }
                 self.gracing -= 1;
                 slot.binary = newcomer;
                 let evicted = std::mem::take(&mut slot.phones);
                 self.phones -= evicted.len();
-                Claim::Reclaimed {
-                    evicted: evicted.into_values().collect(),
-                }
+                Claim::Reclaimed { evicted: evicted.into_values().collect() }
             }
         }
     }
@@ -180,10 +166,7 @@ impl<B: Clone + PartialEq, P: PartialEq> Registry<B, P> {
                 let displaced = std::mem::replace(&mut slot.binary, newcomer);
                 let evicted = std::mem::take(&mut slot.phones);
                 self.phones -= evicted.len();
-                Takeover::Won {
-                    displaced,
-                    evicted: evicted.into_values().collect(),
-                }
+                Takeover::Won { displaced, evicted: evicted.into_values().collect() }
             }
             _ => Takeover::Lost,
         }
@@ -214,9 +197,7 @@ impl<B: Clone + PartialEq, P: PartialEq> Registry<B, P> {
         match &occupied.get().grace {
             Some(grace) if grace.token == token => {
                 if now < grace.deadline {
-                    return Expiry::Early {
-                        deadline: grace.deadline,
-                    };
+                    return Expiry::Early { deadline: grace.deadline };
                 }
             }
             _ => return Expiry::Stale,
@@ -224,9 +205,7 @@ impl<B: Clone + PartialEq, P: PartialEq> Registry<B, P> {
         let slot = occupied.remove();
         self.gracing -= 1;
         self.phones -= slot.phones.len();
-        Expiry::Expired {
-            phones: slot.phones.into_values().collect(),
-        }
+        Expiry::Expired { phones: slot.phones.into_values().collect() }
     }
 
     /// A phone asks for a server-id. Check and insert are this one step; no binary wins over no room.
@@ -242,9 +221,7 @@ impl<B: Clone + PartialEq, P: PartialEq> Registry<B, P> {
             Entry::Vacant(vacant) => {
                 vacant.insert(phone);
                 self.phones += 1;
-                Registration::Registered {
-                    binary: slot.binary.clone(),
-                }
+                Registration::Registered { binary: slot.binary.clone() }
             }
         }
     }
@@ -275,13 +252,9 @@ impl<B: Clone + PartialEq, P: PartialEq> Registry<B, P> {
 
     /// Every slot's binary, if it is connected, and phones, in no order.
     pub fn slots(&self) -> impl Iterator<Item = (&ServerId, Option<&B>, impl Iterator<Item = &P>)> {
-        self.slots.iter().map(|(id, slot)| {
-            (
-                id,
-                slot.grace.is_none().then_some(&slot.binary),
-                slot.phones.values(),
-            )
-        })
+        self.slots
+            .iter()
+            .map(|(id, slot)| (id, slot.grace.is_none().then_some(&slot.binary), slot.phones.values()))
     }
 
     /// Recounts everything that is kept as a running count.
@@ -292,26 +265,16 @@ impl<B: Clone + PartialEq, P: PartialEq> Registry<B, P> {
         let gracing = self.slots.values().filter(|slot| slot.grace.is_some()).count();
         let phones: usize = self.slots.values().map(|slot| slot.phones.len()).sum();
         if gracing != self.gracing {
-            return Err(format!(
-                "{gracing} slots are gracing, the count says {}",
-                self.gracing
-            ));
+            return Err(format!("{gracing} slots are gracing, the count says {}", self.gracing));
         }
         if phones != self.phones {
-            return Err(format!(
-                "{phones} phones are registered, the count says {}",
-                self.phones
-            ));
+            return Err(format!("{phones} phones are registered, the count says {}", self.phones));
         }
         for (id, slot) in &self.slots {
             if slot.phones.len() > self.phones_per_server {
                 return Err(format!("{id} has {} phones", slot.phones.len()));
             }
-            if slot
-                .grace
-                .as_ref()
-                .is_some_and(|grace| grace.token.0 >= self.next_token)
-            {
+            if slot.grace.as_ref().is_some_and(|grace| grace.token.0 >= self.next_token) {
                 return Err(format!("{id} has a grace token that was never given out"));
             }
         }

@@ -27,7 +27,9 @@ use async_io::Timer;
 use futures_lite::future;
 use smol::io::{AsyncRead, AsyncWrite};
 
-use super::close::{Close, CloseCause};
+use super::close::Close;
+use super::end::End;
+use super::ledger::Ledger;
 use super::observer::{DropReason, Endpoint, Observer};
 use super::outbox::{Cut, Item, Outbox, Taken};
 use super::wire::{Broken, Received, Wire};
@@ -38,16 +40,13 @@ const READ_SIZE: usize = 64 * 1024;
 /// Outgoing bytes beyond which nothing more is taken from the outbox until some are written.
 const HIGH_WATER: usize = 64 * 1024;
 
-/// Outgoing bytes beyond which the session stops reading: only the answers to a peer that pings and does not read
-/// can pile up so far.
-const PONG_LIMIT: usize = HIGH_WATER * 16;
+/// Outgoing bytes, beyond those of frames, with which the session stops reading: the answers to a peer that pings and
+/// does not read.
+const PONG_LIMIT: usize = 64 * 1024;
 
 /// Times that the outgoing buffer is filled and written before the session reads, and lets others run. A binary
 /// writes what several phones have read, so that it must get further in its turn than each of them in theirs.
 const WRITE_ROUNDS: usize = 8;
-
-/// Frames in the outgoing buffer for which an idle session keeps its memory.
-const IDLE_IN_FLIGHT: usize = 4;
 
 /// How long a connection that ended may take to get its close frame and to hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -80,63 +79,16 @@ pub trait Leg {
     fn caught_up(&mut self);
 }
 
-/// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The relay closes it. The queued frames die for the reason given.
-    Ours(Close, DropReason),
-    /// The peer sent a close frame, with its code if it had one.
-    PeerClosed(Option<u16>),
-    /// The peer's socket ended or failed, or it broke the WebSocket protocol.
-    PeerLost,
-    /// A write failed.
-    WriteFailed,
-}
-
-impl End {
-    /// The cause to count, for a connection whose failed write is `write_failed`.
-    #[must_use]
-    pub fn cause(self, write_failed: CloseCause) -> CloseCause {
-        match self {
-            Self::Ours(close, _) => close.cause(),
-            Self::PeerClosed(_) => CloseCause::PeerClosed,
-            Self::PeerLost => CloseCause::PeerLost,
-            Self::WriteFailed => write_failed,
-        }
-    }
-
-    /// The code and reason of the close frame that the peer gets, if it can get one.
-    fn last_words(self) -> Option<(u16, std::borrow::Cow<'static, str>)> {
-        match self {
-            Self::Ours(close, _) => Some((close.code(), close.reason())),
-            Self::PeerClosed(code) => Some((code.unwrap_or(1000), "".into())),
-            Self::PeerLost | Self::WriteFailed => None,
-        }
-    }
-}
-
-/// A frame in the outgoing buffer.
-#[derive(Debug)]
-struct InFlight {
-    /// Where it begins and ends, in bytes since the session began.
-    begins_at: u64,
-    ends_at: u64,
-    cost: usize,
-    /// Nothing for a notice.
-    frame: Option<(usize, Instant)>,
-}
-
 /// A WebSocket connection over `S`.
 pub struct Session<S> {
     socket: S,
     wire: Wire,
     outbox: Arc<Outbox>,
     observer: Arc<dyn Observer>,
-    /// Bytes that were read and cannot be taken yet.
-    unread: Vec<u8>,
-    in_flight: VecDeque<InFlight>,
-    /// Bytes written since the session began.
-    written: u64,
+    /// Bytes that were read before the leg could take what is in them. While this is something, if only empty, the
+    /// wire may hold whole messages too.
+    unread: Option<Vec<u8>>,
+    ledger: Ledger,
     /// Something was written since the last flush.
     unflushed: bool,
     /// The close that was queued behind the frames now in the outgoing buffer.
@@ -145,10 +97,7 @@ pub struct Session<S> {
 
 impl<S> std::fmt::Debug for Session<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
-            .field("outbox", &self.outbox)
-            .field("written", &self.written)
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("outbox", &self.outbox).finish_non_exhaustive()
     }
 }
 
@@ -168,9 +117,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             wire: Wire::new(max_message),
             outbox,
             observer,
-            unread: already_read,
-            in_flight: VecDeque::new(),
-            written: 0,
+            unread: Some(already_read),
+            ledger: Ledger::default(),
             unflushed: false,
             closing: None,
         }
@@ -199,11 +147,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             .await;
         }
         self.drop_in_flight(0, DropReason::ReceiverClosed);
-    }
-
-    /// Where the next byte of the outgoing buffer's end will stand, in bytes since the session began.
-    fn appended(&self) -> u64 {
-        self.written + self.wire.unwritten().len() as u64
     }
 
     /// Writes what there is, as far as the socket takes it, then reads once.
@@ -243,9 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Nothing to do for now: gives back the memory that a burst needed.
     fn rest(&mut self) {
         self.wire.rest();
-        if self.in_flight.is_empty() && self.in_flight.capacity() > IDLE_IN_FLIGHT {
-            self.in_flight = VecDeque::new();
-        }
+        self.ledger.rest();
     }
 
     /// Moves what the outbox has into the outgoing buffer, as far as there is room.
@@ -269,14 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn append(&mut self, text: String, cost: usize, frame: Option<(usize, Instant)>) {
-        let begins_at = self.appended();
-        self.wire.send_text(text);
-        self.in_flight.push_back(InFlight {
-            begins_at,
-            ends_at: self.appended(),
-            cost,
-            frame,
-        });
+        let ahead = self.wire.unwritten().len();
+        let length = self.wire.send_text(text);
+        self.ledger.add(ahead, length, cost, frame);
     }
 
     /// Writes until the outgoing buffer is empty.
@@ -291,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => {
                     self.wire.written(count);
-                    self.written += count as u64;
+                    self.ledger.advance(count);
                     wrote = true;
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -313,19 +249,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn count_written(&mut self) {
         let now = Instant::now();
         let mut settled = 0;
-        while self
-            .in_flight
-            .front()
-            .is_some_and(|sent| sent.ends_at <= self.written)
-        {
-            let Some(sent) = self.in_flight.pop_front() else {
-                break;
-            };
+        while let Some(sent) = self.ledger.pop_written() {
             settled += sent.cost;
             if let Some((payload, read_at)) = sent.frame {
                 let latency = now.saturating_duration_since(read_at);
-                self.observer
-                    .frame_forwarded(self.outbox.direction(), payload, latency);
+                self.observer.frame_forwarded(self.outbox.direction(), payload, latency);
             }
         }
         self.outbox.settle(settled);
@@ -334,24 +262,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Reads once from the socket and hands on what is complete. `Pending`: nothing to read, or the leg cannot
     /// take any.
     fn poll_read(&mut self, leg: &mut impl Leg, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if self.wire.unwritten().len() > PONG_LIMIT {
+        if self.wire.unwritten().len() > self.ledger.bytes() + PONG_LIMIT {
             return Poll::Pending;
         }
         if let Some(close) = ready!(leg.poll_ready(cx)) {
             return Poll::Ready(Err(End::Ours(close, DropReason::ReceiverClosed)));
         }
-        if !self.unread.is_empty() {
-            let unread = std::mem::take(&mut self.unread);
+        if let Some(unread) = self.unread.take() {
             return self.hand_on(leg, cx, &unread);
         }
-        SCRATCH.with_borrow_mut(
-            |scratch| match ready!(Pin::new(&mut self.socket).poll_read(cx, scratch)) {
-                Ok(0) => Poll::Ready(Err(End::PeerLost)),
-                Ok(count) => self.hand_on(leg, cx, scratch.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => Poll::Ready(Ok(())),
-                Err(_) => Poll::Ready(Err(End::PeerLost)),
-            },
-        )
+        SCRATCH.with_borrow_mut(|scratch| match ready!(Pin::new(&mut self.socket).poll_read(cx, scratch)) {
+            Ok(0) => Poll::Ready(Err(End::PeerLost)),
+            Ok(count) => self.hand_on(leg, cx, scratch.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Poll::Ready(Ok(())),
+            Err(_) => Poll::Ready(Err(End::PeerLost)),
+        })
     }
 
     fn hand_on(
@@ -379,7 +304,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 None => match leg.poll_ready(cx) {
                     Poll::Ready(close) => close,
                     Poll::Pending => {
-                        self.unread = input.to_vec();
+                        self.unread = Some(input.to_vec());
                         return Poll::Pending;
                     }
                 },
@@ -394,12 +319,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// can come, and the queue.
     fn drop_undelivered(&mut self, end: End) {
         let (keep, in_flight, queued) = match end {
-            End::Ours(_, reason) => (self.half_written(), reason, reason),
-            End::PeerClosed(_) => (
-                self.half_written(),
-                DropReason::ReceiverClosed,
-                DropReason::ReceiverClosed,
-            ),
+            End::Ours(_, reason) => (self.ledger.begun(), reason, reason),
+            End::PeerClosed(_) => {
+                (self.ledger.begun(), DropReason::ReceiverClosed, DropReason::ReceiverClosed)
+            }
             End::PeerLost => (0, DropReason::ReceiverClosed, DropReason::ReceiverClosed),
             End::WriteFailed => (0, DropReason::WriteFailed, DropReason::ReceiverClosed),
         };
@@ -411,28 +334,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// How many frames at the front of the outgoing buffer have begun to be written: none or one.
-    fn half_written(&self) -> usize {
-        usize::from(
-            self.in_flight
-                .front()
-                .is_some_and(|first| first.begins_at < self.written),
-        )
-    }
-
-    /// Forgets the frames in the outgoing buffer behind the first `keep`, and counts them.
+    /// Forgets the frames in the outgoing buffer behind the first `keep`, and counts them. What stands before them
+    /// stays: the frames kept, and answers to pings.
     fn drop_in_flight(&mut self, keep: usize, reason: DropReason) {
-        // What stands before the first forgotten frame stays: the frames kept, and answers to pings.
-        if let Some(first) = self.in_flight.get(keep) {
-            let kept = match keep.checked_sub(1).and_then(|last| self.in_flight.get(last)) {
-                Some(last) => last.ends_at,
-                None => first.begins_at,
-            };
-            let bytes = usize::try_from(kept.saturating_sub(self.written)).unwrap_or(usize::MAX);
+        if let Some(bytes) = self.ledger.bytes_before(keep) {
             self.wire.forget_after(bytes);
         }
         let mut settled = 0;
-        for dropped in self.in_flight.drain(keep..) {
+        while let Some(dropped) = self.ledger.pop_beyond(keep) {
             settled += dropped.cost;
             if dropped.frame.is_some() {
                 self.observer.frame_dropped(self.outbox.direction(), reason);
@@ -448,10 +357,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Poll::Pending;
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            loop {
-                match ready!(Pin::new(&mut self.socket).poll_read(cx, scratch)) {
-                    Ok(0) | Err(_) => return Poll::Ready(()),
-                    Ok(_) => {}
+            match ready!(Pin::new(&mut self.socket).poll_read(cx, scratch)) {
+                Ok(0) | Err(_) => Poll::Ready(()),
+                // Not in a loop: a peer that always has more would keep the deadline from being looked at.
+                Ok(_) => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
                 }
             }
         })
@@ -464,7 +375,5 @@ pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(socket: S, close: Close) 
     // Nothing is ever queued or read as a message here: the outbox and the limits only have to exist.
     let outbox = Arc::new(Outbox::new(Endpoint::Client, 0, Arc::clone(&observer)));
     let session = Session::new(socket, Vec::new(), 0, outbox, observer);
-    session
-        .farewell(End::Ours(close, DropReason::ReceiverClosed))
-        .await;
+    session.farewell(End::Ours(close, DropReason::ReceiverClosed)).await;
 }

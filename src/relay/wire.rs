@@ -69,11 +69,7 @@ impl Wire {
             .write_buffer_size(0)
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
-        Self {
-            ws: WebSocketContext::new(Role::Server, Some(config)),
-            output: Vec::new(),
-            start: 0,
-        }
+        Self { ws: WebSocketContext::new(Role::Server, Some(config)), output: Vec::new(), start: 0 }
     }
 
     /// Takes bytes from `input` until they complete something. `None`: all of `input` was taken and more is
@@ -83,10 +79,7 @@ impl Wire {
     /// The peer broke a rule; the connection must end.
     pub fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Received>, Broken> {
         loop {
-            let mut pipe = Pipe {
-                input,
-                output: &mut self.output,
-            };
+            let mut pipe = Pipe { input, output: &mut self.output };
             return match self.ws.read(&mut pipe) {
                 Ok(Message::Text(text)) => Ok(Some(Received::Text(text))),
                 Ok(Message::Binary(bytes)) => Ok(Some(Received::Binary(bytes))),
@@ -112,10 +105,7 @@ impl Wire {
 
     /// Appends a close frame.
     pub fn send_close(&mut self, code: u16, reason: &str) {
-        self.append(Frame::close(Some(CloseFrame {
-            code: CloseCode::from(code),
-            reason: reason.into(),
-        })));
+        self.append(Frame::close(Some(CloseFrame { code: CloseCode::from(code), reason: reason.into() })));
     }
 
     /// The bytes to write next.

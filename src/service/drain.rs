@@ -17,13 +17,7 @@ use crate::relay::close::Close;
 /// Drains, until all sessions have ended, `timeout` is over, or `cut` completes. Returns how many sessions are
 /// left.
 pub(super) async fn drain(running: Running, timeout: Duration, cut: impl Future<Output = ()>) -> usize {
-    let Running {
-        hub,
-        ingress,
-        accepting,
-        metrics,
-        retry_after,
-    } = running;
+    let Running { hub, ingress, accepting, metrics, retry_after } = running;
     ingress.drain();
     drop(accepting);
     event::draining(hub.drain(Close::ShuttingDown { retry_after }));

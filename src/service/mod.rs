@@ -62,10 +62,7 @@ impl std::fmt::Display for ServiceError {
                 write!(f, "{key}: cannot listen on {address}: {error}")?;
                 match error.kind() {
                     io::ErrorKind::AddrInUse => {
-                        write!(
-                            f,
-                            "; another program (or another relay) has it: see `ss -ltnp`, or set {key}"
-                        )
+                        write!(f, "; another program (or another relay) has it: see `ss -ltnp`, or set {key}")
                     }
                     io::ErrorKind::AddrNotAvailable => {
                         write!(
@@ -81,10 +78,7 @@ impl std::fmt::Display for ServiceError {
                 }
             }
             Self::MetricsSilent { address } => {
-                write!(
-                    f,
-                    "listen.metrics: nothing answers on {address}, though it was bound"
-                )
+                write!(f, "listen.metrics: nothing answers on {address}, though it was bound")
             }
             Self::Metrics(error) => write!(f, "cannot make the metrics: {error}"),
             Self::System { what, error } => write!(f, "cannot {what}: {error}"),
@@ -110,10 +104,8 @@ pub fn run(
     start::announce(source);
     let executor = Arc::new(Executor::new());
     async_io::block_on(executor.run(async {
-        let mut signals = Signals::new().map_err(|error| ServiceError::System {
-            what: "handle signals",
-            error,
-        })?;
+        let mut signals =
+            Signals::new().map_err(|error| ServiceError::System { what: "handle signals", error })?;
         let running = Running::start(config, &executor)?;
         start::workers(config.runtime.workers, &executor)?;
         executor.spawn(grace::keep(Arc::clone(&running.hub))).detach();
@@ -128,10 +120,7 @@ pub fn run(
 }
 
 async fn next(signals: &mut Signals) -> Result<Signal, ServiceError> {
-    signals.next().await.map_err(|error| ServiceError::System {
-        what: "receive signals",
-        error,
-    })
+    signals.next().await.map_err(|error| ServiceError::System { what: "receive signals", error })
 }
 
 fn read_again(log: &event::Handle, reload: &Reload<'_>) {

@@ -62,9 +62,7 @@ impl Signals {
                     return Poll::Ready(read.map(|()| Signal::Terminate));
                 }
             }
-            self.hangup
-                .poll_read(cx, &mut [0; 256])
-                .map_ok(|()| Signal::Hangup)
+            self.hangup.poll_read(cx, &mut [0; 256]).map_ok(|()| Signal::Hangup)
         })
         .await
     }
@@ -87,12 +85,10 @@ impl Source {
 
     /// Takes up to one byte per signal out of the pair, as many as `buffer` holds.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream)
-            .poll_read(cx, buffer)
-            .map(|read| match read? {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                _ => Ok(()),
-            })
+        Pin::new(&mut self.stream).poll_read(cx, buffer).map(|read| match read? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        })
     }
 }
 

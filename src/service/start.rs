@@ -54,18 +54,8 @@ impl Running {
             config.limits.handshake_timeout,
             retry_after,
         );
-        let accepting = executor.spawn(listener::accept(
-            public,
-            Arc::clone(&ingress),
-            Arc::clone(executor),
-        ));
-        Ok(Self {
-            hub,
-            ingress,
-            accepting,
-            metrics,
-            retry_after,
-        })
+        let accepting = executor.spawn(listener::accept(public, Arc::clone(&ingress), Arc::clone(executor)));
+        Ok(Self { hub, ingress, accepting, metrics, retry_after })
     }
 }
 
@@ -81,11 +71,7 @@ impl HubCensus {
 
 impl Census for HubCensus {
     fn count(&self) -> Counts {
-        self.0
-            .get()
-            .and_then(Weak::upgrade)
-            .map(|hub| hub.count())
-            .unwrap_or_default()
+        self.0.get().and_then(Weak::upgrade).map(|hub| hub.count()).unwrap_or_default()
     }
 }
 
@@ -107,10 +93,7 @@ pub(super) fn workers(workers: usize, executor: &Arc<Executor<'static>>) -> Resu
         thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || async_io::block_on(executor.run(std::future::pending::<()>())))
-            .map_err(|error| ServiceError::System {
-                what: "start a worker thread",
-                error,
-            })?;
+            .map_err(|error| ServiceError::System { what: "start a worker thread", error })?;
     }
     Ok(())
 }
@@ -127,11 +110,7 @@ fn settings(config: &Config) -> Settings {
 
 fn bind_public(config: &Config) -> Result<Async<TcpListener>, ServiceError> {
     let PublicListen::Address(address) = config.listen.public;
-    let failed = |error| ServiceError::Bind {
-        key: "listen.public",
-        address,
-        error,
-    };
+    let failed = |error| ServiceError::Bind { key: "listen.public", address, error };
     let listener = listener::bind(address).map_err(failed)?;
     event::listening(listener.get_ref().local_addr().map_err(failed)?);
     Ok(listener)
@@ -142,26 +121,19 @@ fn bind_metrics(config: &Config) -> Result<Option<MetricsServer>, ServiceError> 
         return Ok(None);
     };
     let address = address.get();
-    let failed = |error| ServiceError::Bind {
-        key: "listen.metrics",
-        address,
-        error,
-    };
+    let failed = |error| ServiceError::Bind { key: "listen.metrics", address, error };
     let server = MetricsServer::bind(address).map_err(failed)?;
     event::listening_metrics(server.local_addr().map_err(failed)?);
     Ok(Some(server))
 }
 
 fn start_metrics(server: MetricsServer, families: Arc<Families>) -> Result<MetricsThread, ServiceError> {
-    let thread = server.start(families).map_err(|error| ServiceError::System {
-        what: "start the metrics thread",
-        error,
-    })?;
+    let thread = server
+        .start(families)
+        .map_err(|error| ServiceError::System { what: "start the metrics thread", error })?;
     if thread.answers(FIRST_SCRAPE) {
         Ok(thread)
     } else {
-        Err(ServiceError::MetricsSilent {
-            address: thread.local_addr(),
-        })
+        Err(ServiceError::MetricsSilent { address: thread.local_addr() })
     }
 }

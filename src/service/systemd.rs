@@ -35,10 +35,7 @@ pub fn stopping() -> io::Result<()> {
 ///
 /// As for [`ready`].
 pub fn status(text: &str) -> io::Result<()> {
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     sd_notify::notify(&[NotifyState::Status(&line)])
 }
 
@@ -46,9 +43,7 @@ pub fn status(text: &str) -> io::Result<()> {
 /// (`WATCHDOG_USEC`, if `WATCHDOG_PID` names this process or nobody). `None` if it is not watching.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled()
-        .map(|limit| limit / 2)
-        .filter(|interval| !interval.is_zero())
+    sd_notify::watchdog_enabled().map(|limit| limit / 2).filter(|interval| !interval.is_zero())
 }
 
 /// The process is alive. To be called from the executor that forwards frames, so that a wedged executor is

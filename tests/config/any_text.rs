@@ -18,25 +18,13 @@ fn sound(text: &str) -> Result<(), TestCaseError> {
     match Config::parse(text, "f") {
         Ok(config) => {
             prop_assert_eq!(&Config::parse(&config.to_toml(), "printed").unwrap(), &config);
-            prop_assert_eq!(
-                Config::parse(&config.to_toml(), "printed").unwrap().to_toml(),
-                config.to_toml()
-            );
+            prop_assert_eq!(Config::parse(&config.to_toml(), "printed").unwrap().to_toml(), config.to_toml());
         }
         Err(problems) => {
             let lines = text.matches('\n').count() + 1;
             prop_assert!(problems.count() > 0);
-            prop_assert!(
-                problems.iter().all(|problem| (1..=lines).contains(&problem.line)),
-                "{}",
-                problems
-            );
-            prop_assert_eq!(
-                problems.to_string().lines().count(),
-                problems.count() + 1,
-                "{}",
-                problems
-            );
+            prop_assert!(problems.iter().all(|problem| (1..=lines).contains(&problem.line)), "{}", problems);
+            prop_assert_eq!(problems.to_string().lines().count(), problems.count() + 1, "{}", problems);
         }
     }
     Ok(())

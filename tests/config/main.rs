@@ -1,10 +1,6 @@
 //! The configuration: what is accepted, what is refused, and how a refusal reads.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a failed unwrap is a failed test, with its line"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test, with its line")]
 
 mod any_text;
 mod reference;
@@ -80,10 +76,7 @@ fn all_problems_are_reported_at_once_with_their_lines() {
     ];
     for (line, expected) in text.lines().zip(expected) {
         let expected = format!("relay.toml:{expected}");
-        assert!(
-            line.starts_with(&expected),
-            "expected: {expected}\n   found: {line}"
-        );
+        assert!(line.starts_with(&expected), "expected: {expected}\n   found: {line}");
     }
     assert_eq!(text.lines().count(), expected.len() + 1, "{text}");
     assert_eq!(text.lines().last(), Some("16 problems in relay.toml"));
@@ -93,23 +86,14 @@ fn all_problems_are_reported_at_once_with_their_lines() {
 fn a_queue_holds_a_frame_and_its_envelope() {
     let file = |queue: usize| format!("session.max_frame = \"1MiB\"\nlimits.phone_queue = \"{queue}B\"\n");
     let least = 1_048_576 + 1024 + 64;
-    assert_eq!(
-        Config::parse(&file(least), "f").unwrap().limits.phone_queue,
-        least
-    );
+    assert_eq!(Config::parse(&file(least), "f").unwrap().limits.phone_queue, least);
     let (line, key, text) = only_problem(&file(least - 1));
     assert_eq!((line, key.as_str()), (2, "limits.phone_queue"));
-    assert!(
-        text.contains("\"1049663B\" cannot hold one frame of session.max_frame (\"1MiB\")"),
-        "{text}"
-    );
+    assert!(text.contains("\"1049663B\" cannot hold one frame of session.max_frame (\"1MiB\")"), "{text}");
 
     // Both defaults are too small then; the line is that of the key that was written.
     let problems = refuse("\n[session]\nmax_frame = \"8MiB\"");
-    let found: Vec<_> = problems
-        .iter()
-        .map(|problem| (problem.line, problem.key.as_str()))
-        .collect();
+    let found: Vec<_> = problems.iter().map(|problem| (problem.line, problem.key.as_str())).collect();
     assert_eq!(found, [(3, "limits.phone_queue"), (3, "limits.binary_queue")]);
     // A default that stands in for a value that could not be read proves nothing.
     let (line, key, _) =
@@ -120,31 +104,11 @@ fn a_queue_holds_a_frame_and_its_envelope() {
 #[test]
 fn keys_that_contradict_each_other_are_refused() {
     let rows = [
-        (
-            "tls.certificate = \"/a\"",
-            "tls.certificate",
-            "goes with tls.mode = \"files\" only",
-        ),
-        (
-            "tls.state = \"/a\"",
-            "tls.state",
-            "goes with tls.mode = \"acme\" only",
-        ),
-        (
-            "tls.domains = [\"a.example\"]",
-            "tls.domains",
-            "goes with tls.mode = \"files\" or \"acme\" only",
-        ),
-        (
-            "tls = { mode = \"acme\", key = \"/a\" }",
-            "tls.key",
-            "goes with tls.mode = \"files\" only",
-        ),
-        (
-            "tls.mode = \"files\"",
-            "tls.mode",
-            "\"files\" needs tls.certificate and tls.key",
-        ),
+        ("tls.certificate = \"/a\"", "tls.certificate", "goes with tls.mode = \"files\" only"),
+        ("tls.state = \"/a\"", "tls.state", "goes with tls.mode = \"acme\" only"),
+        ("tls.domains = [\"a.example\"]", "tls.domains", "goes with tls.mode = \"files\" or \"acme\" only"),
+        ("tls = { mode = \"acme\", key = \"/a\" }", "tls.key", "goes with tls.mode = \"files\" only"),
+        ("tls.mode = \"files\"", "tls.mode", "\"files\" needs tls.certificate and tls.key"),
         ("tls.mode = \"acme\"", "tls.mode", "\"acme\" needs tls.domains"),
         (
             "client_address.source = \"proxy-protocol\"",
@@ -156,18 +120,11 @@ fn keys_that_contradict_each_other_are_refused() {
             "limits.phone_queue",
             "is more than limits.all_queues (\"256MiB\")",
         ),
-        (
-            "drain.timeout = \"4999ms\"",
-            "drain.timeout",
-            "\"4999ms\" is shorter than drain.spread (\"5s\")",
-        ),
+        ("drain.timeout = \"4999ms\"", "drain.timeout", "\"4999ms\" is shorter than drain.spread (\"5s\")"),
     ];
     for (text, key, message) in rows {
         // A problem elsewhere, even in the syntax, does not hide the contradiction.
-        for text in [
-            format!("{text}\n"),
-            format!("{text}\n[session]\ngrace = 30s\nmax = 1\n"),
-        ] {
+        for text in [format!("{text}\n"), format!("{text}\n[session]\ngrace = 30s\nmax = 1\n")] {
             let problems = refuse(&text);
             let found = problems.iter().find(|problem| problem.text.contains(message));
             let found = found.unwrap_or_else(|| panic!("{message} is not in\n{problems}"));

@@ -55,14 +55,8 @@ fn the_reference_file_is_the_defaults() {
     assert_eq!(Config::parse("", "relay.toml").unwrap(), Config::default());
 
     let config = Config::default();
-    assert_eq!(
-        config.listen.public,
-        PublicListen::Address("127.0.0.1:8080".parse().unwrap())
-    );
-    assert_eq!(
-        config.listen.metrics,
-        MetricsListen::Address("127.0.0.1:9090".parse().unwrap())
-    );
+    assert_eq!(config.listen.public, PublicListen::Address("127.0.0.1:8080".parse().unwrap()));
+    assert_eq!(config.listen.metrics, MetricsListen::Address("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(config.session.grace, Duration::from_secs(30));
     assert_eq!(config.session.max_frame, 262_144);
     assert_eq!(config.limits.phone_queue, 4_194_304);
@@ -87,23 +81,16 @@ fn the_reference_file_and_the_table_have_the_same_keys_in_the_same_order() {
     assert_eq!(paths, keys().iter().map(Key::path).collect::<Vec<_>>());
     for (key, (path, commented, value)) in keys().iter().zip(&found) {
         assert_eq!(*commented, key.default().is_none(), "{path}");
-        assert!(
-            *commented || key.default().as_ref() == Some(value),
-            "{path}: {value}"
-        );
+        assert!(*commented || key.default().as_ref() == Some(value), "{path}: {value}");
     }
 }
 
 #[test]
 fn every_key_is_documented_with_its_default() {
     for key in keys() {
-        let default = key
-            .default()
-            .map_or_else(|| "not set".to_owned(), |value| format!("`{value}`"));
+        let default = key.default().map_or_else(|| "not set".to_owned(), |value| format!("`{value}`"));
         let row = format!("| `{}` | {default} |", key.name);
-        let section = PAGE
-            .split("\n## ")
-            .find(|section| section.starts_with(&format!("`[{}]`", key.table)));
+        let section = PAGE.split("\n## ").find(|section| section.starts_with(&format!("`[{}]`", key.table)));
         let section = section.unwrap_or_else(|| panic!("no section for [{}]", key.table));
         let line = section.lines().find(|line| line.starts_with(&row));
         let line = line.unwrap_or_else(|| panic!("no row {row} in [{}]", key.table));
@@ -111,11 +98,7 @@ fn every_key_is_documented_with_its_default() {
         assert!(!key.doc.is_empty() && !key.allowed().is_empty(), "{}", key.path());
     }
     let rows = PAGE.lines().filter(|line| line.starts_with("| `")).count();
-    assert_eq!(
-        rows,
-        keys().len(),
-        "the page has a row for a key that does not exist"
-    );
+    assert_eq!(rows, keys().len(), "the page has a row for a key that does not exist");
 }
 
 #[test]
@@ -123,19 +106,12 @@ fn what_is_not_built_is_accepted_at_its_default_only() {
     for key in keys().iter().filter(|key| !key.built) {
         let path = key.path();
         let problems = refuse(&with(key, another_value(&path)));
-        let named = problems
-            .iter()
-            .find(|problem| problem.key == path && problem.line == 2);
-        let text = &named
-            .unwrap_or_else(|| panic!("{path} is not named: {problems}"))
-            .text;
+        let named = problems.iter().find(|problem| problem.key == path && problem.line == 2);
+        let text = &named.unwrap_or_else(|| panic!("{path} is not named: {problems}")).text;
         assert!(text.contains("built in this version"), "{path}: {text}");
         assert!(text.contains("is refused rather than ignored"), "{path}: {text}");
         if let Some(default) = key.default() {
-            assert!(
-                text.starts_with(&format!("only {default} is built")),
-                "{path}: {text}"
-            );
+            assert!(text.starts_with(&format!("only {default} is built")), "{path}: {text}");
             assert_eq!(
                 Config::parse(&with(key, &default), "relay.toml").unwrap(),
                 Config::default(),
@@ -144,10 +120,7 @@ fn what_is_not_built_is_accepted_at_its_default_only() {
         }
     }
     let built: Vec<_> = keys().iter().filter(|key| key.built).map(Key::path).collect();
-    assert_eq!(
-        built, BUILT,
-        "what is built has changed: docs/configuration.md names it, too"
-    );
+    assert_eq!(built, BUILT, "what is built has changed: docs/configuration.md names it, too");
     // The same value written in another way is the default, too.
     assert!(Config::parse("[limits]\nall_queues = \"262144KiB\"\nconnections = 10_000", "f").is_ok());
 }
@@ -169,20 +142,16 @@ fn what_is_printed_reads_back() {
         let expected: BTreeSet<_> = keys().iter().map(|key| format!("[{}]", key.table)).collect();
         assert_eq!(tables.len(), expected.len());
         for key in keys() {
-            let written = printed.lines().filter(|line| {
-                line.trim_start_matches("# ")
-                    .starts_with(&format!("{} ", key.name))
-            });
+            let written = printed
+                .lines()
+                .filter(|line| line.trim_start_matches("# ").starts_with(&format!("{} ", key.name)));
             assert_eq!(written.count(), 1, "{} in\n{printed}", key.path());
         }
     }
     let printed = changed.to_toml();
-    for line in [
-        "grace = \"90s\"",
-        "max_frame = \"1000KiB\"",
-        "phone_queue = \"5000001B\"",
-        "timeout = \"24h\"",
-    ] {
+    for line in
+        ["grace = \"90s\"", "max_frame = \"1000KiB\"", "phone_queue = \"5000001B\"", "timeout = \"24h\""]
+    {
         assert!(printed.contains(&format!("\n{line}\n")), "{line} in\n{printed}");
     }
 }

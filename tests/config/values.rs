@@ -28,17 +28,12 @@ fn every_key_refuses_a_value_of_another_type() {
 
 #[test]
 fn tables_are_tables() {
-    for (text, found) in [
-        ("session = 5", "an integer"),
-        ("[[session]]", "an array"),
-        ("session = \"a\"", "a string"),
-    ] {
+    for (text, found) in
+        [("session = 5", "an integer"), ("[[session]]", "an array"), ("session = \"a\"", "a string")]
+    {
         let (line, key, message) = only_problem(text);
         assert_eq!((line, key.as_str()), (1, "session"));
-        assert_eq!(
-            message,
-            format!("expected a table, found {found}; write [session]")
-        );
+        assert_eq!(message, format!("expected a table, found {found}; write [session]"));
     }
     let config = Config::parse("session.grace = \"1s\"\nlog = { level = \"debug\" }", "f").unwrap();
     assert_eq!(config.session.grace, Duration::from_secs(1));
@@ -59,22 +54,13 @@ fn durations() {
         assert_eq!(config.session.grace, Duration::from_millis(millis), "{text}");
         assert!(config.to_toml().contains("grace = \""), "{text}");
     }
-    for text in [
-        "", "30", "s", "30 s", " 30s", "30s ", "-1s", "+1s", "1.5s", "1h30m", "30S", "30sec", "1d", "٣s",
-    ] {
+    for text in
+        ["", "30", "s", "30 s", " 30s", "30s ", "-1s", "+1s", "1.5s", "1h30m", "30S", "30sec", "1d", "٣s"]
+    {
         let (_, _, message) = only_problem(&format!("session.grace = \"{text}\""));
-        assert!(
-            message.contains("is not a duration; write \"500ms\""),
-            "{text}: {message}"
-        );
+        assert!(message.contains("is not a duration; write \"500ms\""), "{text}: {message}");
     }
-    for text in [
-        "0s",
-        "0ms",
-        "8761h",
-        "18446744073709551615h",
-        "99999999999999999999999s",
-    ] {
+    for text in ["0s", "0ms", "8761h", "18446744073709551615h", "99999999999999999999999s"] {
         let (_, _, message) = only_problem(&format!("session.grace = \"{text}\""));
         assert!(
             message.contains("is out of range; allowed: a duration from \"1ms\" to \"8760h\""),
@@ -82,32 +68,19 @@ fn durations() {
         );
     }
     let (_, _, message) = only_problem("drain.timeout = \"25h\"");
-    assert_eq!(
-        message,
-        "\"25h\" is out of range; allowed: a duration from \"1ms\" to \"24h\""
-    );
+    assert_eq!(message, "\"25h\" is out of range; allowed: a duration from \"1ms\" to \"24h\"");
 }
 
 #[test]
 fn sizes() {
-    for (text, bytes) in [
-        ("1024B", 1024),
-        ("1KiB", 1024),
-        ("64KiB", 65_536),
-        ("2MiB", 2_097_152),
-    ] {
+    for (text, bytes) in [("1024B", 1024), ("1KiB", 1024), ("64KiB", 65_536), ("2MiB", 2_097_152)] {
         let config = Config::parse(&format!("session.max_frame = \"{text}\""), "f").unwrap();
         assert_eq!(config.session.max_frame, bytes, "{text}");
         assert_eq!(Config::parse(&config.to_toml(), "f").unwrap(), config, "{text}");
     }
-    for text in [
-        "", "4", "4 MiB", "4MB", "4M", "4mib", "4kB", "1.5MiB", "-1KiB", "MiB",
-    ] {
+    for text in ["", "4", "4 MiB", "4MB", "4M", "4mib", "4kB", "1.5MiB", "-1KiB", "MiB"] {
         let (_, _, message) = only_problem(&format!("session.max_frame = \"{text}\""));
-        assert!(
-            message.contains("is not a size; write \"512B\", \"64KiB\""),
-            "{text}: {message}"
-        );
+        assert!(message.contains("is not a size; write \"512B\", \"64KiB\""), "{text}: {message}");
     }
     for text in ["0B", "1023B", "17MiB", "1GiB", "18446744073709551615GiB"] {
         let (_, _, message) = only_problem(&format!("session.max_frame = \"{text}\""));
@@ -122,59 +95,30 @@ fn sizes() {
 fn a_public_address_without_tls_is_loopback_or_asked_for() {
     for address in ["127.0.0.1:0", "127.9.9.9:80", "[::1]:8080"] {
         let config = Config::parse(&format!("listen.public = \"{address}\""), "f").unwrap();
-        assert_eq!(
-            config.listen.public,
-            PublicListen::Address(address.parse().unwrap())
-        );
+        assert_eq!(config.listen.public, PublicListen::Address(address.parse().unwrap()));
     }
     for address in ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:1", "[::ffff:127.0.0.1]:80"] {
         let file = format!("[listen]\npublic = \"{address}\"\n");
         let (line, key, text) = only_problem(&file);
         assert_eq!((line, key.as_str()), (2, "listen.public"));
-        for way_out in [
-            "behind a TLS proxy on this host",
-            "plaintext = \"anywhere\"",
-            "tls.mode",
-        ] {
+        for way_out in ["behind a TLS proxy on this host", "plaintext = \"anywhere\"", "tls.mode"] {
             assert!(text.contains(way_out), "{text}");
         }
-        assert!(
-            Config::parse(&format!("{file}plaintext = \"anywhere\""), "f").is_ok(),
-            "{address}"
-        );
+        assert!(Config::parse(&format!("{file}plaintext = \"anywhere\""), "f").is_ok(), "{address}");
     }
-    for address in [
-        "localhost:80",
-        "127.0.0.1",
-        "8080",
-        "",
-        ":80",
-        "[::1]",
-        "127.0.0.1:65536",
-    ] {
+    for address in ["localhost:80", "127.0.0.1", "8080", "", ":80", "[::1]", "127.0.0.1:65536"] {
         let (_, _, text) = only_problem(&format!("listen.public = \"{address}\""));
-        assert!(
-            text.contains("is not an IP literal with a port; allowed: such as"),
-            "{text}"
-        );
+        assert!(text.contains("is not an IP literal with a port; allowed: such as"), "{text}");
     }
     for key in ["public", "metrics"] {
         let (_, _, text) = only_problem(&format!("listen.{key} = \"systemd:{key}\""));
-        assert!(
-            text.contains("not built in this version; write an address"),
-            "{text}"
-        );
+        assert!(text.contains("not built in this version; write an address"), "{text}");
     }
 }
 
 #[test]
 fn the_metrics_address_is_loopback() {
-    for address in [
-        "127.0.0.1:9090",
-        "127.8.9.1:1",
-        "[::1]:9090",
-        "127.255.255.255:65535",
-    ] {
+    for address in ["127.0.0.1:9090", "127.8.9.1:1", "[::1]:9090", "127.255.255.255:65535"] {
         let parsed: LoopbackAddr = address.parse().unwrap();
         assert_eq!(parsed.get(), address.parse().unwrap());
         let config = Config::parse(&format!("listen.metrics = \"{address}\""), "f").unwrap();
@@ -206,11 +150,5 @@ fn the_metrics_address_is_loopback() {
         assert_eq!((line, key.as_str()), (3, "listen.metrics"));
         assert!(text.contains(&error), "{text}");
     }
-    assert_eq!(
-        Config::parse("listen.metrics = \"off\"", "f")
-            .unwrap()
-            .listen
-            .metrics,
-        MetricsListen::Off
-    );
+    assert_eq!(Config::parse("listen.metrics = \"off\"", "f").unwrap().listen.metrics, MetricsListen::Off);
 }

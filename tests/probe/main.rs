@@ -32,14 +32,8 @@ fn relay(fault: Option<Fault>) -> (String, thread::JoinHandle<Done<()>>) {
 
 /// Probes within deadlines that a failing test can wait for.
 fn probe(url: &str, step: Duration) -> (Report, Vec<String>) {
-    let deadlines = Deadlines {
-        connect: Duration::from_secs(5),
-        step,
-        overall: Duration::from_secs(30),
-    };
-    let plan = Plan::new(Target::parse(url).unwrap(), COUNT, 256)
-        .unwrap()
-        .with_deadlines(deadlines);
+    let deadlines = Deadlines { connect: Duration::from_secs(5), step, overall: Duration::from_secs(30) };
+    let plan = Plan::new(Target::parse(url).unwrap(), COUNT, 256).unwrap().with_deadlines(deadlines);
     let mut lines = Vec::new();
     let report = execute(&plan, &mut |line| lines.push(line.to_owned()));
     (report, lines)
@@ -55,14 +49,7 @@ fn abandon(url: &str) {
 fn failure_of(fault: Fault) -> (Failure, Report) {
     let silent = matches!(fault, Fault::Silence | Fault::NoNotice | Fault::KeptOpen);
     let (url, script) = relay(Some(fault));
-    let (report, _) = probe(
-        &url,
-        if silent {
-            Duration::from_secs(1)
-        } else {
-            Duration::from_secs(10)
-        },
-    );
+    let (report, _) = probe(&url, if silent { Duration::from_secs(1) } else { Duration::from_secs(10) });
     abandon(&url);
     // The script must not have found fault with the probe; that the probe hung up on it is expected.
     drop(script.join().unwrap());
@@ -73,21 +60,13 @@ fn assert_failure(fault: Fault, step: &str, parts: &[&str]) {
     let (failure, report) = failure_of(fault);
     assert_eq!(failure.step, step, "{fault:?}: {}", failure.message);
     for part in parts {
-        assert!(
-            failure.message.contains(part),
-            "{fault:?}: {part:?} is not in: {}",
-            failure.message
-        );
+        assert!(failure.message.contains(part), "{fault:?}: {part:?} is not in: {}", failure.message);
     }
     assert!(report.frames_received <= report.frames_sent, "{fault:?}");
 }
 
 fn program(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_pyrycode-relay"))
-        .arg("probe")
-        .args(arguments)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_pyrycode-relay")).arg("probe").args(arguments).output().unwrap()
 }
 
 fn stdout(output: &Output) -> &str {
@@ -108,11 +87,7 @@ fn a_relay_that_works_passes() {
         (u64::from(2 * COUNT + 2), u64::from(2 * COUNT + 2))
     );
     assert_eq!(report.round_trips.len(), 5);
-    assert_eq!(
-        lines.iter().filter(|line| line.starts_with("ok ")).count(),
-        7,
-        "{lines:?}"
-    );
+    assert_eq!(lines.iter().filter(|line| line.starts_with("ok ")).count(), 7, "{lines:?}");
     script.join().unwrap().unwrap();
 }
 
@@ -123,14 +98,8 @@ fn the_program_says_so_line_by_line() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = stdout(&output);
     assert!(text.contains("ok   claim            probe-"), "{text}");
-    assert!(
-        text.contains("5 frames of 256 B each way, bytes verified\n"),
-        "{text}"
-    );
-    assert!(
-        text.contains("p50 ") && text.contains("p99 ") && text.contains("max "),
-        "{text}"
-    );
+    assert!(text.contains("5 frames of 256 B each way, bytes verified\n"), "{text}");
+    assert!(text.contains("p50 ") && text.contains("p99 ") && text.contains("max "), "{text}");
     assert!(text.ends_with("verdict: the relay works\n"), "{text}");
     assert_eq!(stderr(&output), "");
     script.join().unwrap().unwrap();
@@ -144,14 +113,8 @@ fn the_program_says_so_as_json() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["url"], url.as_str());
     assert_eq!((&json["count"], &json["size"]), (&5.into(), &262_144.into()));
-    assert_eq!(
-        (&json["verdict"], &json["failure"]),
-        (&"ok".into(), &serde_json::Value::Null)
-    );
-    assert_eq!(
-        (&json["frames_sent"], &json["frames_received"]),
-        (&12.into(), &12.into())
-    );
+    assert_eq!((&json["verdict"], &json["failure"]), (&"ok".into(), &serde_json::Value::Null));
+    assert_eq!((&json["frames_sent"], &json["frames_received"]), (&12.into(), &12.into()));
     let micros = |name: &str| json["round_trip_us"][name].as_u64().unwrap();
     assert!(0 < micros("p50") && micros("p50") <= micros("p99") && micros("p99") <= micros("max"));
     assert_eq!(stdout(&output).lines().count(), 1);
@@ -164,32 +127,18 @@ fn a_failure_is_in_the_json_and_in_the_exit_status() {
     let output = program(&[&url, "--count", "5", "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        (&json["verdict"], &json["failure"]["step"]),
-        (&"failed".into(), &"round trips".into())
-    );
-    assert_eq!(
-        (&json["frames_sent"], &json["frames_received"]),
-        (&6.into(), &5.into())
-    );
+    assert_eq!((&json["verdict"], &json["failure"]["step"]), (&"failed".into(), &"round trips".into()));
+    assert_eq!((&json["frames_sent"], &json["frames_received"]), (&6.into(), &5.into()));
     assert!(json["round_trip_us"]["max"].is_u64());
     let message = json["failure"]["message"].as_str().unwrap();
-    assert!(
-        stderr(&output).contains(&format!("round trips: {message}")),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains(&format!("round trips: {message}")), "{}", stderr(&output));
     abandon(&url);
     drop(script.join().unwrap());
 
     let (url, script) = relay(Some(Fault::GoodbyeCode));
     let output = program(&[&url, "--count", "5"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stdout(&output).ends_with("FAIL goodbye\nverdict: failed\n"),
-        "{}",
-        stdout(&output)
-    );
+    assert!(stdout(&output).ends_with("FAIL goodbye\nverdict: failed\n"), "{}", stdout(&output));
     drop(script.join().unwrap());
 }
 
@@ -218,26 +167,14 @@ fn re_encoding_is_found() {
 
 #[test]
 fn a_binary_message_is_refused() {
-    assert_failure(
-        Fault::SentAsBinary,
-        "round trips",
-        &["a binary message (256 bytes)", "only text"],
-    );
+    assert_failure(Fault::SentAsBinary, "round trips", &["a binary message (256 bytes)", "only text"]);
 }
 
 #[test]
 fn the_conn_id_must_have_its_form_and_keep_it() {
     assert_failure(Fault::ConnIdForm, "round trips", &["16 hex digits", "c-0123"]);
-    assert_failure(
-        Fault::ConnIdChanges,
-        "round trips",
-        &["expected 'a1", "received 'cc"],
-    );
-    assert_failure(
-        Fault::ConnIdReused,
-        "close notice",
-        &["conn_id of its own", "the first phone"],
-    );
+    assert_failure(Fault::ConnIdChanges, "round trips", &["expected 'a1", "received 'cc"]);
+    assert_failure(Fault::ConnIdReused, "close notice", &["conn_id of its own", "the first phone"]);
 }
 
 #[test]
@@ -247,11 +184,7 @@ fn the_close_directive_must_be_followed_to_the_letter() {
         "close directive",
         &["4999 without a reason", "received a close with 1000"],
     );
-    assert_failure(
-        Fault::DirectiveReason,
-        "close directive",
-        &["a close with 4999 \"bye\""],
-    );
+    assert_failure(Fault::DirectiveReason, "close directive", &["a close with 4999 \"bye\""]);
     assert_failure(
         Fault::SpeaksAfterClose,
         "close directive",
@@ -268,14 +201,9 @@ fn the_close_directive_must_be_followed_to_the_letter() {
 fn a_notice_of_a_close_that_the_binary_asked_for_is_found() {
     let (failure, report) = failure_of(Fault::ExtraNotice);
     // It is noticed wherever the probe is by the time it comes; that is never later than the close notice.
+    assert!(["close directive", "close notice"].contains(&failure.step), "{failure:?}");
     assert!(
-        ["close directive", "close notice"].contains(&failure.step),
-        "{failure:?}"
-    );
-    assert!(
-        failure
-            .message
-            .contains(r#"'{"conn_id":"c-00000000000000a1","close_code":4999}'"#),
+        failure.message.contains(r#"'{"conn_id":"c-00000000000000a1","close_code":4999}'"#),
         "{failure:?}"
     );
     assert_eq!(report.round_trips.len(), 5);
@@ -283,21 +211,13 @@ fn a_notice_of_a_close_that_the_binary_asked_for_is_found() {
 
 #[test]
 fn the_close_notice_must_come_last_and_be_exact() {
-    assert_failure(
-        Fault::NoNotice,
-        "close notice",
-        &["waited 1 s in vain for the close notice"],
-    );
+    assert_failure(Fault::NoNotice, "close notice", &["waited 1 s in vain for the close notice"]);
     assert_failure(
         Fault::NoticeCode,
         "close notice",
         &["the close notice", "expected '4001}'", "received '1001}'"],
     );
-    assert_failure(
-        Fault::NoticeFirst,
-        "close notice",
-        &["the phone's frame in its envelope"],
-    );
+    assert_failure(Fault::NoticeFirst, "close notice", &["the phone's frame in its envelope"]);
 }
 
 #[test]
@@ -305,21 +225,10 @@ fn a_close_after_the_upgrade_is_explained() {
     assert_failure(
         Fault::ClaimRefused,
         "claim",
-        &[
-            "4409 \"server-id already claimed\"",
-            "another binary holds this server-id",
-        ],
+        &["4409 \"server-id already claimed\"", "another binary holds this server-id"],
     );
-    assert_failure(
-        Fault::PhoneRefused,
-        "phone",
-        &["4404", "knows no binary with this server-id"],
-    );
-    assert_failure(
-        Fault::GoodbyeCode,
-        "goodbye",
-        &["1000 without a reason", "received a close with 1001"],
-    );
+    assert_failure(Fault::PhoneRefused, "phone", &["4404", "knows no binary with this server-id"]);
+    assert_failure(Fault::GoodbyeCode, "goodbye", &["1000 without a reason", "received a close with 1001"]);
 }
 
 #[test]
@@ -327,16 +236,9 @@ fn a_close_on_the_other_connection_is_reported_instead_of_silence() {
     assert_failure(
         Fault::BinaryClosedMidway,
         "round trips",
-        &[
-            "closed the binary's connection with 1011 \"heartbeat timeout\"",
-            "its log says why",
-        ],
+        &["closed the binary's connection with 1011 \"heartbeat timeout\"", "its log says why"],
     );
-    assert_failure(
-        Fault::Silence,
-        "round trips",
-        &["waited 1 s in vain for the phone's frame"],
-    );
+    assert_failure(Fault::Silence, "round trips", &["waited 1 s in vain for the phone's frame"]);
 }
 
 #[test]
@@ -357,22 +259,12 @@ fn what_cannot_be_is_a_usage_error() {
         (vec!["wss://relay.example"], "does not speak TLS yet"),
         (vec!["relay.example:8080"], "examples: ws://127.0.0.1:8080"),
         (vec!["ws://relay.example/v1/server"], "no path"),
-        (
-            vec!["ws://127.0.0.1:1", "--size", &too_small],
-            "72 to 262144 bytes",
-        ),
-        (
-            vec!["ws://127.0.0.1:1", "--size", "262145", "--json"],
-            "72 to 262144 bytes",
-        ),
+        (vec!["ws://127.0.0.1:1", "--size", &too_small], "72 to 262144 bytes"),
+        (vec!["ws://127.0.0.1:1", "--size", "262145", "--json"], "72 to 262144 bytes"),
     ] {
         let output = program(&arguments);
         assert_eq!(output.status.code(), Some(64), "{arguments:?}");
-        assert!(
-            stderr(&output).contains(expected),
-            "{arguments:?}: {}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
         assert_eq!(stdout(&output), "", "{arguments:?}");
     }
 }

@@ -73,10 +73,7 @@ fn boxed<T>(result: tungstenite::Result<T>) -> Done<T> {
 
 impl Conn {
     /// Takes the next connection through its upgrade.
-    #[allow(
-        clippy::result_large_err,
-        reason = "the type of the callback is the library's"
-    )]
+    #[allow(clippy::result_large_err, reason = "the type of the callback is the library's")]
     fn accept(listener: &TcpListener) -> Done<Self> {
         let (stream, _) = boxed(listener.accept().map_err(Into::into))?;
         stream.set_nodelay(true).unwrap();
@@ -90,18 +87,11 @@ impl Conn {
         };
         let socket = tungstenite::accept_hdr(stream, callback)
             .map_err(|error| Box::new(std::io::Error::other(error.to_string()).into()))?;
-        Ok(Self {
-            socket,
-            path,
-            headers,
-        })
+        Ok(Self { socket, path, headers })
     }
 
     fn header(&self, wanted: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(name, _)| name == wanted)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
     }
 
     fn answer_ping(&mut self) -> Done<()> {
@@ -118,19 +108,13 @@ impl Conn {
     }
 
     fn close(&mut self, code: u16, reason: &str) -> Done<()> {
-        boxed(self.socket.close(Some(CloseFrame {
-            code: code.into(),
-            reason: reason.to_owned().into(),
-        })))?;
+        boxed(self.socket.close(Some(CloseFrame { code: code.into(), reason: reason.to_owned().into() })))?;
         self.until_end()
     }
 
     /// Sends what the library would not.
     fn raw(&mut self, bytes: &[u8]) -> Done<()> {
-        self.socket
-            .get_mut()
-            .write_all(bytes)
-            .map_err(|error| Box::new(error.into()))
+        self.socket.get_mut().write_all(bytes).map_err(|error| Box::new(error.into()))
     }
 
     /// Reads to the end of the closing handshake, answering where it must.
@@ -147,9 +131,7 @@ impl Conn {
 
 /// What a binary's envelope holds: the frame, cut out of the text, and the code.
 fn unwrapped(envelope: &str, id: &str) -> (String, Option<u16>) {
-    let inner = envelope
-        .strip_prefix(&format!(r#"{{"conn_id":"{id}","frame":"#))
-        .unwrap();
+    let inner = envelope.strip_prefix(&format!(r#"{{"conn_id":"{id}","frame":"#)).unwrap();
     let inner = inner.strip_suffix('}').unwrap();
     match inner.rsplit_once(r#","close_code":"#) {
         Some((frame, code)) => (frame.to_owned(), Some(code.parse().unwrap())),
@@ -180,38 +162,23 @@ impl Script {
         let mut phone = Conn::accept(listener)?;
         assert_eq!(phone.path, "/v2/client");
         assert_eq!(phone.header("x-pyrycode-device-name"), Some("probe"));
-        assert_eq!(
-            phone.header("x-pyrycode-server"),
-            binary.header("x-pyrycode-server")
-        );
+        assert_eq!(phone.header("x-pyrycode-server"), binary.header("x-pyrycode-server"));
         if self.strays(Fault::PhoneRefused) {
             return phone.close(4404, "no server with that id");
         }
         phone.answer_ping()?;
 
-        let first = if self.strays(Fault::ConnIdForm) {
-            "c-0123"
-        } else {
-            "c-00000000000000a1"
-        };
+        let first = if self.strays(Fault::ConnIdForm) { "c-0123" } else { "c-00000000000000a1" };
         for number in 0..COUNT {
             self.round_trip(number, first, &mut binary, &mut phone)?;
         }
         self.directive(first, &mut binary, phone)?;
 
-        let second = if self.strays(Fault::ConnIdReused) {
-            first
-        } else {
-            "c-00000000000000b2"
-        };
+        let second = if self.strays(Fault::ConnIdReused) { first } else { "c-00000000000000b2" };
         let mut phone = Conn::accept(listener)?;
         phone.answer_ping()?;
         let frame = phone.text()?;
-        let code = if self.strays(Fault::NoticeCode) {
-            1001
-        } else {
-            4001
-        };
+        let code = if self.strays(Fault::NoticeCode) { 1001 } else { 4001 };
         let notice = format!(r#"{{"conn_id":"{second}","close_code":{code}}}"#);
         if self.strays(Fault::NoticeFirst) {
             binary.send(&notice)?;
@@ -239,15 +206,9 @@ impl Script {
         if number == 2 && self.strays(Fault::Silence) {
             return phone.until_end();
         }
-        let id = if number == 1 && self.strays(Fault::ConnIdChanges) {
-            "c-00000000000000cc"
-        } else {
-            id
-        };
+        let id = if number == 1 && self.strays(Fault::ConnIdChanges) { "c-00000000000000cc" } else { id };
         let frame = if self.strays(Fault::ReEncoded) {
-            serde_json::from_str::<serde_json::Value>(&frame)
-                .unwrap()
-                .to_string()
+            serde_json::from_str::<serde_json::Value>(&frame).unwrap().to_string()
         } else {
             frame
         };
@@ -258,33 +219,18 @@ impl Script {
             return boxed(phone.socket.send(Message::binary(frame.into_bytes())));
         }
         let changed = number == 2 && self.strays(Fault::ByteChanged);
-        phone.send(&if changed {
-            frame.replace("\"to\":\"p\"", "\"to\":\"q\"")
-        } else {
-            frame
-        })
+        phone.send(&if changed { frame.replace("\"to\":\"p\"", "\"to\":\"q\"") } else { frame })
     }
 
     fn directive(self, id: &str, binary: &mut Conn, mut phone: Conn) -> Done<()> {
         let (frame, code) = unwrapped(&binary.text()?, id);
         phone.send(&frame)?;
-        let code = if self.strays(Fault::DirectiveCode) {
-            1000
-        } else {
-            code.unwrap()
-        };
+        let code = if self.strays(Fault::DirectiveCode) { 1000 } else { code.unwrap() };
         if self.strays(Fault::SpeaksAfterClose) {
             // A close with 4999, then the text message "1".
             return phone.raw(&[0x88, 2, 0x13, 0x87, 0x81, 1, b'1']);
         }
-        phone.close(
-            code,
-            if self.strays(Fault::DirectiveReason) {
-                "bye"
-            } else {
-                ""
-            },
-        )?;
+        phone.close(code, if self.strays(Fault::DirectiveReason) { "bye" } else { "" })?;
         if self.strays(Fault::KeptOpen) {
             return binary.until_end();
         }

@@ -26,28 +26,16 @@ fn answering(parts: &'static [&'static str]) -> (String, thread::JoinHandle<()>)
 fn an_http_refusal_is_shown_and_explained() {
     for (parts, expected) in [
         (
-            &[
-                "HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n",
-                "missing x-pyrycode-server\r\n",
-            ][..],
-            &[
-                "HTTP status 400 \"missing x-pyrycode-server\": ",
-                "a header that the protocol requires",
-            ][..],
+            &["HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n", "missing x-pyrycode-server\r\n"][..],
+            &["HTTP status 400 \"missing x-pyrycode-server\": ", "a header that the protocol requires"][..],
         ),
         (
             &["HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"],
             &["/v2/server was answered with HTTP status 403: ", "access list"],
         ),
         (
-            &[
-                "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 8\r\n\r\n",
-                "draining",
-            ],
-            &[
-                "HTTP status 503 \"draining\" (Retry-After: 7): ",
-                "shutting down or has no free place",
-            ],
+            &["HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 8\r\n\r\n", "draining"],
+            &["HTTP status 503 \"draining\" (Retry-After: 7): ", "shutting down or has no free place"],
         ),
         (
             &["HTTP/1.1 429 Too Many Requests\r\nRetry-After: 2\r\n\r\n"],
@@ -57,21 +45,14 @@ fn an_http_refusal_is_shown_and_explained() {
             &["HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nwho\r\n0\r\n\r\n"],
             &["HTTP status 404 \"who\": ", "not a relay"],
         ),
-        (
-            &["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"],
-            &["HTTP status 200: ", "not a relay"],
-        ),
+        (&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], &["HTTP status 200: ", "not a relay"]),
     ] {
         let (url, server) = answering(parts);
         let (report, lines) = probe(&url, Duration::from_secs(10));
         let failure = report.failure.unwrap();
         assert_eq!(failure.step, "claim");
         for part in expected {
-            assert!(
-                failure.message.contains(part),
-                "{part:?} is not in: {}",
-                failure.message
-            );
+            assert!(failure.message.contains(part), "{part:?} is not in: {}", failure.message);
         }
         assert_eq!(lines.len(), 1, "{lines:?}");
         server.join().unwrap();
@@ -81,10 +62,7 @@ fn an_http_refusal_is_shown_and_explained() {
 #[test]
 fn what_does_not_speak_http_is_named_as_such() {
     for (parts, expected) in [
-        (
-            &["SSH-2.0-OpenSSH_9.9\r\n\u{1b}[2J"][..],
-            "answers, but not in HTTP/1.1",
-        ),
+        (&["SSH-2.0-OpenSSH_9.9\r\n\u{1b}[2J"][..], "answers, but not in HTTP/1.1"),
         (&["\u{15}\u{3}\u{1}\0\u{2}\u{2}F"], "answers, but not in HTTP/1.1"),
         (&[], "ended the connection instead of answering"),
     ] {
@@ -93,13 +71,7 @@ fn what_does_not_speak_http_is_named_as_such() {
         let failure = report.failure.unwrap();
         assert_eq!(failure.step, "claim");
         assert!(failure.message.contains(expected), "{}", failure.message);
-        assert!(
-            failure
-                .message
-                .contains("is it a relay's plain WebSocket listener"),
-            "{}",
-            failure.message
-        );
+        assert!(failure.message.contains("is it a relay's plain WebSocket listener"), "{}", failure.message);
         server.join().unwrap();
     }
 }
@@ -112,26 +84,14 @@ fn what_takes_the_connection_and_says_nothing_is_not_waited_for_for_ever() {
     let (report, lines) = probe(&url, Duration::from_millis(200));
     let failure = report.failure.unwrap();
     assert_eq!((failure.step, lines.len()), ("claim", 1));
-    assert!(
-        failure.message.contains("waited 200 ms in vain for 127.0.0.1"),
-        "{}",
-        failure.message
-    );
+    assert!(failure.message.contains("waited 200 ms in vain for 127.0.0.1"), "{}", failure.message);
 
     let deadlines = Deadlines {
         connect: Duration::from_secs(5),
         step: Duration::from_secs(60),
         overall: Duration::from_millis(200),
     };
-    let plan = Plan::new(Target::parse(&url).unwrap(), 1, 256)
-        .unwrap()
-        .with_deadlines(deadlines);
+    let plan = Plan::new(Target::parse(&url).unwrap(), 1, 256).unwrap().with_deadlines(deadlines);
     let failure = execute(&plan, &mut |_| {}).failure.unwrap();
-    assert!(
-        failure
-            .message
-            .contains("the whole probe took longer than 200 ms"),
-        "{}",
-        failure.message
-    );
+    assert!(failure.message.contains("the whole probe took longer than 200 ms"), "{}", failure.message);
 }

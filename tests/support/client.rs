@@ -41,9 +41,7 @@ pub fn connect(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Res
 }
 
 fn request(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Request<()> {
-    let mut request = format!("ws://{address}{path}")
-        .into_client_request()
-        .expect("a request");
+    let mut request = format!("ws://{address}{path}").into_client_request().expect("a request");
     for (name, value) in headers {
         request.headers_mut().append(
             async_tungstenite::tungstenite::http::HeaderName::from_bytes(name.as_bytes()).expect("a name"),
@@ -57,9 +55,7 @@ fn refused(response: &Response<Option<Vec<u8>>>) -> Refused {
     let headers = response.headers().iter();
     Refused {
         status: response.status().as_u16(),
-        headers: headers
-            .map(|(n, v)| (n.as_str().to_owned(), v.to_str().unwrap_or("").to_owned()))
-            .collect(),
+        headers: headers.map(|(n, v)| (n.as_str().to_owned(), v.to_str().unwrap_or("").to_owned())).collect(),
     }
 }
 
@@ -70,11 +66,7 @@ pub fn phone_headers(server_id: &str) -> [(&str, &str); 2] {
 
 /// A binary's headers for a server-id.
 pub fn binary_headers(server_id: &str) -> [(&str, &str); 3] {
-    [
-        ("x-pyrycode-server", server_id),
-        ("x-pyrycode-version", "1.2.3"),
-        ("user-agent", "test-binary"),
-    ]
+    [("x-pyrycode-server", server_id), ("x-pyrycode-version", "1.2.3"), ("user-agent", "test-binary")]
 }
 
 impl Client {
@@ -90,9 +82,7 @@ impl Client {
 
     /// Sends a text message.
     pub fn send(&mut self, text: impl AsRef<str>) {
-        self.ws
-            .send(Message::text(text.as_ref().to_owned()))
-            .expect("sends");
+        self.ws.send(Message::text(text.as_ref().to_owned())).expect("sends");
     }
 
     /// Sends any message.
@@ -149,10 +139,7 @@ impl Client {
 
     /// Sends a close and waits for the answer; its code and reason.
     pub fn close(&mut self, code: Option<u16>) -> Option<(u16, String)> {
-        let frame = code.map(|code| CloseFrame {
-            code: CloseCode::from(code),
-            reason: "bye".into(),
-        });
+        let frame = code.map(|code| CloseFrame { code: CloseCode::from(code), reason: "bye".into() });
         self.ws.close(frame).expect("sends a close");
         loop {
             match self.ws.read() {

@@ -10,10 +10,7 @@ pub(crate) fn samples(page: &str) -> BTreeMap<String, f64> {
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let (series, value) = line.rsplit_once(' ').expect("a sample is a series and a value");
         let value = value.parse().expect("a sample's value is a number");
-        assert!(
-            samples.insert(series.to_owned(), value).is_none(),
-            "{series} is there twice"
-        );
+        assert!(samples.insert(series.to_owned(), value).is_none(), "{series} is there twice");
     }
     samples
 }

@@ -29,26 +29,18 @@ fn string() -> impl Strategy<Value = String> {
 
 /// Any JSON value, with white space wherever it may be.
 pub(crate) fn json() -> impl Strategy<Value = String> {
-    let leaf = prop_oneof![
-        select(vec!["null", "true", "false"]).prop_map(str::to_owned),
-        number(),
-        string()
-    ];
+    let leaf = prop_oneof![select(vec!["null", "true", "false"]).prop_map(str::to_owned), number(), string()];
     let padded = (white_space(), leaf, white_space()).prop_map(|(a, leaf, b)| a + &leaf + &b);
     padded.prop_recursive(5, 24, 4, |inner| {
         let member = (white_space(), string(), white_space(), inner.clone())
             .prop_map(|(a, key, b, value)| format!("{a}{key}{b}:{value}"));
         let list = |item: BoxedStrategy<String>, open: &'static str, close: &'static str| {
-            (
-                white_space(),
-                prop::collection::vec(item, 0..4),
-                white_space(),
-                white_space(),
-            )
-                .prop_map(move |(a, items, b, c)| {
+            (white_space(), prop::collection::vec(item, 0..4), white_space(), white_space()).prop_map(
+                move |(a, items, b, c)| {
                     let inside = if items.is_empty() { b } else { items.join(",") };
                     format!("{a}{open}{inside}{close}{c}")
-                })
+                },
+            )
         };
         prop_oneof![list(inner.boxed(), "[", "]"), list(member.boxed(), "{", "}")]
     })
@@ -105,9 +97,7 @@ pub(crate) fn envelope() -> impl Strategy<Value = String> {
         members.extend(extra);
         members
     });
-    let text = members
-        .prop_shuffle()
-        .prop_map(|members| object(members.into_iter()));
+    let text = members.prop_shuffle().prop_map(|members| object(members.into_iter()));
     (white_space(), text, white_space()).prop_map(|(a, text, b)| a + &text + &b)
 }
 

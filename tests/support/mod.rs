@@ -27,10 +27,9 @@ pub fn eventually<T>(what: &str, mut fact: impl FnMut() -> Result<T, String>) ->
     loop {
         match fact() {
             Ok(value) => return value,
-            Err(seen) => assert!(
-                Instant::now() < until,
-                "{what}: not within {DEADLINE:?}; last seen: {seen}"
-            ),
+            Err(seen) => {
+                assert!(Instant::now() < until, "{what}: not within {DEADLINE:?}; last seen: {seen}");
+            }
         }
         std::thread::park_timeout(Duration::from_millis(2));
     }

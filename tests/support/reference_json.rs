@@ -21,19 +21,9 @@ pub(crate) enum Value {
 /// What a binary's message means.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    Deliver {
-        conn_id: Option<String>,
-        frame: String,
-        close_code: Option<u16>,
-    },
-    Close {
-        conn_id: Option<String>,
-        close_code: u16,
-    },
-    Wake {
-        platform: String,
-        token: String,
-    },
+    Deliver { conn_id: Option<String>, frame: String, close_code: Option<u16> },
+    Close { conn_id: Option<String>, close_code: u16 },
+    Wake { platform: String, token: String },
 }
 
 /// Reads a message that is exactly one JSON value in UTF-8.
@@ -49,10 +39,7 @@ pub(crate) fn members(message: &[u8]) -> Option<Vec<(String, String)>> {
     let Value::Object(members) = parse(message)?.value else {
         return None;
     };
-    members
-        .into_iter()
-        .map(|(key, node)| Some((String::from_utf16(&key).ok()?, node.raw)))
-        .collect()
+    members.into_iter().map(|(key, node)| Some((String::from_utf16(&key).ok()?, node.raw))).collect()
 }
 
 /// What a binary's message means; `None` if it is malformed.
@@ -84,15 +71,8 @@ pub(crate) fn meaning(message: &[u8]) -> Option<Meaning> {
         return Some(Meaning::Wake { platform, token });
     };
     let conn_id = String::from_utf16(units).ok().filter(|text| is_conn_id(text));
-    match (
-        frame.filter(|node| !matches!(node.value, Value::Null)),
-        close_code,
-    ) {
-        (Some(frame), close_code) => Some(Meaning::Deliver {
-            conn_id,
-            frame: frame.raw.clone(),
-            close_code,
-        }),
+    match (frame.filter(|node| !matches!(node.value, Value::Null)), close_code) {
+        (Some(frame), close_code) => Some(Meaning::Deliver { conn_id, frame: frame.raw.clone(), close_code }),
         (None, Some(close_code)) => Some(Meaning::Close { conn_id, close_code }),
         (None, None) => None,
     }
@@ -100,15 +80,9 @@ pub(crate) fn meaning(message: &[u8]) -> Option<Meaning> {
 
 /// The member with this key; an error if there are two.
 fn only<'a>(members: &'a [(Vec<u16>, Node)], key: &str) -> Result<Option<&'a Node>, ()> {
-    let mut found = members
-        .iter()
-        .filter(|(name, _)| name.iter().copied().eq(key.encode_utf16()));
+    let mut found = members.iter().filter(|(name, _)| name.iter().copied().eq(key.encode_utf16()));
     let first = found.next().map(|(_, node)| node);
-    if found.next().is_some() {
-        Err(())
-    } else {
-        Ok(first)
-    }
+    if found.next().is_some() { Err(()) } else { Ok(first) }
 }
 
 fn string(node: &Node) -> Option<String> {
@@ -125,10 +99,7 @@ fn legal_close_code(raw: &str) -> Result<Option<u16>, ()> {
     if raw == "0" {
         return Ok(None);
     }
-    legal
-        .find(|code: &u16| code.to_string() == raw)
-        .map(Some)
-        .ok_or(())
+    legal.find(|code: &u16| code.to_string() == raw).map(Some).ok_or(())
 }
 
 fn is_conn_id(text: &str) -> bool {

@@ -45,10 +45,7 @@ impl Program {
     /// How to start it, free of whatever a service manager has put into the environment of the test.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyrycode-relay"));
-        command
-            .arg("--config")
-            .arg(self.config_path())
-            .stdin(Stdio::null());
+        command.arg("--config").arg(self.config_path()).stdin(Stdio::null());
         for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
             command.env_remove(variable);
         }
@@ -73,10 +70,7 @@ impl Relay {
 
     /// With these sections in its configuration.
     pub fn with(config: &str) -> Self {
-        Self::with_options(Options {
-            config: config.to_owned(),
-            ..Options::default()
-        })
+        Self::with_options(Options { config: config.to_owned(), ..Options::default() })
     }
 
     /// As told.
@@ -88,10 +82,7 @@ impl Relay {
             options.config
         ));
         let mut command = program.command();
-        command
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .envs(options.environment);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).envs(options.environment);
         let mut child = command.spawn().expect("the program starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().expect("its stderr"));
@@ -104,19 +95,11 @@ impl Relay {
                 }
             }
         });
-        let mut relay = Self {
-            child,
-            log,
-            program,
-            address: SocketAddr::from(([0, 0, 0, 0], 0)),
-            metrics_address,
-        };
+        let mut relay =
+            Self { child, log, program, address: SocketAddr::from(([0, 0, 0, 0], 0)), metrics_address };
         let listening = relay.wait_for_event("listening");
-        relay.address = listening["listen"]
-            .as_str()
-            .expect("an address")
-            .parse()
-            .expect("an address that parses");
+        relay.address =
+            listening["listen"].as_str().expect("an address").parse().expect("an address that parses");
         relay.wait_for_event("ready");
         relay
     }
@@ -138,19 +121,13 @@ impl Relay {
 
     /// Every event of that name so far.
     pub fn events_named(&self, name: &str) -> Vec<Value> {
-        self.events()
-            .into_iter()
-            .filter(|event| event["event"] == name)
-            .collect()
+        self.events().into_iter().filter(|event| event["event"] == name).collect()
     }
 
     /// Waits for the first event of that name.
     pub fn wait_for_event(&self, name: &str) -> Value {
         eventually(&format!("event {name}"), || {
-            self.events_named(name)
-                .into_iter()
-                .next()
-                .ok_or_else(|| format!("{:?}", self.events()))
+            self.events_named(name).into_iter().next().ok_or_else(|| format!("{:?}", self.events()))
         })
     }
 
@@ -177,10 +154,8 @@ impl Relay {
 
     /// The metrics as they are now.
     pub fn metrics(&self) -> Metrics {
-        let answer = Self::http(
-            self.metrics_address,
-            "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        );
+        let answer =
+            Self::http(self.metrics_address, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         Metrics::parse(body)
@@ -191,11 +166,7 @@ impl Relay {
         eventually(&format!("{series} = {value}"), || {
             let metrics = self.metrics();
             let seen = metrics.get(series);
-            if (seen - value).abs() < f64::EPSILON {
-                Ok(metrics)
-            } else {
-                Err(format!("{seen}"))
-            }
+            if (seen - value).abs() < f64::EPSILON { Ok(metrics) } else { Err(format!("{seen}")) }
         })
     }
 
@@ -212,10 +183,7 @@ impl Relay {
     /// Waits for the process to end.
     pub fn wait_for_exit(&mut self) -> ExitStatus {
         eventually("the end of the process", || {
-            self.child
-                .try_wait()
-                .unwrap()
-                .ok_or_else(|| "still running".to_owned())
+            self.child.try_wait().unwrap().ok_or_else(|| "still running".to_owned())
         })
     }
 }
@@ -240,13 +208,10 @@ pub struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
     fn parse(text: &str) -> Self {
-        let series = text
-            .lines()
-            .filter(|line| !line.starts_with('#') && !line.is_empty())
-            .map(|line| {
-                let (name, value) = line.rsplit_once(' ').expect("a value");
-                (name.to_owned(), value.parse().expect("a number"))
-            });
+        let series = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("a value");
+            (name.to_owned(), value.parse().expect("a number"))
+        });
         Self(series.collect())
     }
 
@@ -256,10 +221,7 @@ impl Metrics {
     /// When it is not there.
     pub fn get(&self, series: &str) -> f64 {
         let name = format!("pyrycode_relay_{series}");
-        *self
-            .0
-            .get(&name)
-            .unwrap_or_else(|| panic!("{name} is not in the scrape"))
+        *self.0.get(&name).unwrap_or_else(|| panic!("{name} is not in the scrape"))
     }
 
     /// Frames forwarded in a direction.
@@ -269,33 +231,23 @@ impl Metrics {
 
     /// Frames dropped in a direction for a reason.
     pub fn dropped(&self, direction: &str, reason: &str) -> f64 {
-        self.get(&format!(
-            "frames_dropped_total{{direction=\"{direction}\",reason=\"{reason}\"}}"
-        ))
+        self.get(&format!("frames_dropped_total{{direction=\"{direction}\",reason=\"{reason}\"}}"))
     }
 
     /// Frames dropped in a direction, for whatever reason.
     pub fn dropped_in_all(&self, direction: &str) -> f64 {
         let prefix = format!("pyrycode_relay_frames_dropped_total{{direction=\"{direction}\"");
-        self.0
-            .iter()
-            .filter(|(name, _)| name.starts_with(&prefix))
-            .map(|(_, value)| value)
-            .sum()
+        self.0.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, value)| value).sum()
     }
 
     /// Connections closed for a cause.
     pub fn closed(&self, endpoint: &str, cause: &str) -> f64 {
-        self.get(&format!(
-            "connections_closed_total{{cause=\"{cause}\",endpoint=\"{endpoint}\"}}"
-        ))
+        self.get(&format!("connections_closed_total{{cause=\"{cause}\",endpoint=\"{endpoint}\"}}"))
     }
 
     /// Upgrade requests with an outcome.
     pub fn upgrades(&self, endpoint: &str, outcome: &str) -> f64 {
-        self.get(&format!(
-            "ws_upgrade_attempts_total{{endpoint=\"{endpoint}\",outcome=\"{outcome}\"}}"
-        ))
+        self.get(&format!("ws_upgrade_attempts_total{{endpoint=\"{endpoint}\",outcome=\"{outcome}\"}}"))
     }
 
     /// The series that changed since `before`, with by how much, except those that change by themselves.

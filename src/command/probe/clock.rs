@@ -20,9 +20,7 @@ impl Clock {
     pub(super) fn start(deadlines: Deadlines) -> Self {
         let now = Instant::now();
         // A limit too far off to be expressed is none that anybody waits for.
-        let end = now
-            .checked_add(deadlines.overall)
-            .unwrap_or(now + Duration::from_secs(86_400));
+        let end = now.checked_add(deadlines.overall).unwrap_or(now + Duration::from_secs(86_400));
         Self { deadlines, end }
     }
 
@@ -37,15 +35,9 @@ impl Clock {
         let late = async {
             Timer::at(step.min(self.end)).await;
             Err(if step <= self.end {
-                Trouble::Late {
-                    due: due.to_owned(),
-                    after: limit,
-                }
+                Trouble::Late { due: due.to_owned(), after: limit }
             } else {
-                Trouble::OutOfTime {
-                    due: due.to_owned(),
-                    after: self.deadlines.overall,
-                }
+                Trouble::OutOfTime { due: due.to_owned(), after: self.deadlines.overall }
             })
         };
         future::or(wait, late).await

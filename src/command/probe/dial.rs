@@ -16,10 +16,7 @@ use super::target::Target;
 /// phones must meet on one.
 pub(super) async fn reach(clock: &Clock, target: &Target) -> Result<(SocketAddr, TcpStream), Trouble> {
     let limit = clock.deadlines.connect;
-    let failed = |why| Trouble::Connect {
-        authority: target.authority(),
-        why,
-    };
+    let failed = |why| Trouble::Connect { authority: target.authority(), why };
     let due = format!("the addresses of {}", target.host());
     let resolved = async {
         let found = smol::net::resolve((target.host(), target.port())).await;
@@ -38,21 +35,16 @@ pub(super) async fn reach(clock: &Clock, target: &Target) -> Result<(SocketAddr,
     Err(failed(match tried.as_slice() {
         [] => "the name has no address".to_owned(),
         [(_, why)] => why.clone(),
-        several => several
-            .iter()
-            .map(|(address, why)| format!("{address} {why}"))
-            .collect::<Vec<_>>()
-            .join(", "),
+        several => {
+            several.iter().map(|(address, why)| format!("{address} {why}")).collect::<Vec<_>>().join(", ")
+        }
     }))
 }
 
 /// One more connection to the relay.
 pub(super) async fn dial(clock: &Clock, address: SocketAddr) -> Result<TcpStream, Trouble> {
     let stream = connect(clock, address, clock.deadlines.connect).await;
-    stream.map_err(|why| Trouble::Connect {
-        authority: address.to_string(),
-        why,
-    })
+    stream.map_err(|why| Trouble::Connect { authority: address.to_string(), why })
 }
 
 async fn connect(clock: &Clock, address: SocketAddr, limit: Duration) -> Result<TcpStream, String> {
@@ -65,10 +57,7 @@ async fn connect(clock: &Clock, address: SocketAddr, limit: Duration) -> Result<
         Ok(connected.map_err(|error| io_text(&error)))
     };
     let none = |_| Err(format!("no answer within {}", explain::seconds(limit)));
-    clock
-        .within(limit, "a connection", connecting)
-        .await
-        .unwrap_or_else(none)
+    clock.within(limit, "a connection", connecting).await.unwrap_or_else(none)
 }
 
 /// What the operating system said, in the words that people search for.

@@ -21,25 +21,11 @@ pub(super) enum Trouble {
     /// The answer to the upgrade request is not HTTP, or not an upgrade.
     NotARelay { authority: String, what: String },
     /// The answer to the upgrade request is an HTTP status other than 101.
-    Refused {
-        path: &'static str,
-        status: u16,
-        line: String,
-        retry_after: Option<String>,
-    },
+    Refused { path: &'static str, status: u16, line: String, retry_after: Option<String> },
     /// The relay closed a connection that was to stay.
-    Closed {
-        who: &'static str,
-        due: &'static str,
-        code: Option<u16>,
-        reason: String,
-    },
+    Closed { who: &'static str, due: &'static str, code: Option<u16>, reason: String },
     /// A connection ended without a close frame.
-    Lost {
-        who: &'static str,
-        due: &'static str,
-        why: String,
-    },
+    Lost { who: &'static str, due: &'static str, why: String },
     /// What was due did not come.
     Late { due: String, after: Duration },
     /// The whole probe took too long.
@@ -47,12 +33,7 @@ pub(super) enum Trouble {
     /// Something else than what was due.
     Wrong { due: String, received: String },
     /// The bytes differ.
-    Differs {
-        due: &'static str,
-        expected: String,
-        received: String,
-        at: usize,
-    },
+    Differs { due: &'static str, expected: String, received: String, at: usize },
 }
 
 impl fmt::Display for Trouble {
@@ -67,12 +48,7 @@ impl fmt::Display for Trouble {
                 "{authority} {what}; is it a relay's plain WebSocket listener, or one that expects TLS or the PROXY \
                  protocol?"
             ),
-            Self::Refused {
-                path,
-                status,
-                line,
-                retry_after,
-            } => {
+            Self::Refused { path, status, line, retry_after } => {
                 write!(f, "{path} was answered with HTTP status {status}")?;
                 if !line.is_empty() {
                     write!(f, " \"{line}\"")?;
@@ -82,12 +58,7 @@ impl fmt::Display for Trouble {
                 }
                 write!(f, ": {}", status_means(*status))
             }
-            Self::Closed {
-                who,
-                due,
-                code,
-                reason,
-            } => {
+            Self::Closed { who, due, code, reason } => {
                 write!(f, "the relay closed the {who}'s connection with ")?;
                 match code {
                     Some(code) => write!(f, "{code}")?,
@@ -103,19 +74,10 @@ impl fmt::Display for Trouble {
             }
             Self::Late { due, after } => write!(f, "waited {} in vain for {due}", seconds(*after)),
             Self::OutOfTime { due, after } => {
-                write!(
-                    f,
-                    "the whole probe took longer than {}; {due} was due",
-                    seconds(*after)
-                )
+                write!(f, "the whole probe took longer than {}; {due} was due", seconds(*after))
             }
             Self::Wrong { due, received } => write!(f, "expected {due}, received {received}"),
-            Self::Differs {
-                due,
-                expected,
-                received,
-                at,
-            } => write!(
+            Self::Differs { due, expected, received, at } => write!(
                 f,
                 "{due} is not what it must be, byte for byte: from byte {at} on expected {} ({} bytes in all), \
                  received {} ({} bytes in all)",
@@ -133,17 +95,8 @@ pub(super) fn must_equal(due: &'static str, expected: &str, received: &str) -> R
     if expected == received {
         return Ok(());
     }
-    let at = expected
-        .bytes()
-        .zip(received.bytes())
-        .take_while(|(left, right)| left == right)
-        .count();
-    Err(Trouble::Differs {
-        due,
-        expected: expected.to_owned(),
-        received: received.to_owned(),
-        at,
-    })
+    let at = expected.bytes().zip(received.bytes()).take_while(|(left, right)| left == right).count();
+    Err(Trouble::Differs { due, expected: expected.to_owned(), received: received.to_owned(), at })
 }
 
 /// Text for a terminal: quoted, without control characters, at most `SHOWN` characters from shortly before `at`.
@@ -243,13 +196,9 @@ mod tests {
     fn a_difference_is_shown_where_it_begins() {
         assert!(must_equal("it", "same", "same").is_ok());
         let long = "x".repeat(1000);
-        let text = must_equal("the frame", &format!("{long}é1"), &format!("{long}è1"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("from byte 1001 on expected 'é1' (1003 bytes in all)"),
-            "{text}"
-        );
+        let text =
+            must_equal("the frame", &format!("{long}é1"), &format!("{long}è1")).unwrap_err().to_string();
+        assert!(text.contains("from byte 1001 on expected 'é1' (1003 bytes in all)"), "{text}");
         assert!(text.contains("received 'è1'"), "{text}");
         let short = must_equal("the frame", "abc", "ab").unwrap_err().to_string();
         assert!(
@@ -279,16 +228,7 @@ mod tests {
             text.starts_with("/v2/server was answered with HTTP status 429 \"slow down\" (Retry-After: 7): ")
         );
         assert!(text.contains("too many connections"), "{text}");
-        let closed = Trouble::Closed {
-            who: "phone",
-            due: "a pong",
-            code: Some(4404),
-            reason: String::new(),
-        };
-        assert!(
-            closed
-                .to_string()
-                .contains("with 4404 while a pong was due: the relay knows no binary")
-        );
+        let closed = Trouble::Closed { who: "phone", due: "a pong", code: Some(4404), reason: String::new() };
+        assert!(closed.to_string().contains("with 4404 while a pong was due: the relay knows no binary"));
     }
 }

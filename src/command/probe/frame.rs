@@ -52,10 +52,7 @@ impl Frames {
     /// Frames of `size` bytes, padded from `seed`.
     pub(super) fn new(size: usize, seed: u64) -> Self {
         // The generator stays at zero for ever if it starts there.
-        Self {
-            size,
-            random: seed | 1,
-        }
+        Self { size, random: seed | 1 }
     }
 
     /// The next frame; `number` says which one it is.
@@ -102,10 +99,7 @@ mod tests {
                 assert_eq!(value["n"], 1_000_001);
             }
         }
-        assert_eq!(
-            Frames::new(LARGEST_FRAME, 7).next(0, Towards::Phone).len(),
-            LARGEST_FRAME
-        );
+        assert_eq!(Frames::new(LARGEST_FRAME, 7).next(0, Towards::Phone).len(), LARGEST_FRAME);
     }
 
     #[test]
@@ -128,9 +122,6 @@ mod tests {
     #[test]
     fn smaller_than_the_smallest_is_not_possible() {
         assert_eq!(Frames::new(0, 1).next(0, Towards::Binary).len(), SMALLEST_FRAME);
-        assert_eq!(
-            Frames::new(SMALLEST_FRAME, 1).next(0, Towards::Phone).len(),
-            SMALLEST_FRAME
-        );
+        assert_eq!(Frames::new(SMALLEST_FRAME, 1).next(0, Towards::Phone).len(), SMALLEST_FRAME);
     }
 }

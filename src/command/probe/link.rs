@@ -89,15 +89,11 @@ impl Link {
     ) -> Result<Self, Trouble> {
         let limit = clock.deadlines.step;
         let authority = target.authority();
-        let odd = |error: &WsError| Trouble::NotARelay {
-            authority: authority.clone(),
-            what: oddity(error),
-        };
+        let odd = |error: &WsError| Trouble::NotARelay { authority: authority.clone(), what: oddity(error) };
         let request = leg.request(target, server_id).map_err(|error| odd(&error))?;
         let spare = stream.clone();
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
+        let config =
+            WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
         let upgrading = async { Ok(client_async_with_config(request, stream, Some(config)).await) };
         let due = format!("{authority} to answer an HTTP request");
         let socket = match clock.within(limit, &due, upgrading).await? {
@@ -105,11 +101,7 @@ impl Link {
             Err(WsError::Http(response)) => return Err(refusal(clock, leg.path(), &response, spare).await),
             Err(error) => return Err(odd(&error)),
         };
-        let mut link = Self {
-            leg,
-            clock: *clock,
-            socket,
-        };
+        let mut link = Self { leg, clock: *clock, socket };
         link.ping().await?;
         Ok(link)
     }
@@ -117,8 +109,7 @@ impl Link {
     async fn ping(&mut self) -> Result<(), Trouble> {
         const DUE: &str = "the answer to its first ping";
         let payload = Bytes::from_static(b"probe");
-        self.send(Message::Ping(payload.clone()), "room for a ping")
-            .await?;
+        self.send(Message::Ping(payload.clone()), "room for a ping").await?;
         let clock = self.clock;
         let answer = async {
             loop {
@@ -154,10 +145,7 @@ impl Link {
 
     /// Begins to close the connection with `code`.
     pub(super) async fn send_close(&mut self, code: u16) -> Result<(), Trouble> {
-        let frame = CloseFrame {
-            code: CloseCode::from(code),
-            reason: Utf8Bytes::default(),
-        };
+        let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::default() };
         self.send(Message::Close(Some(frame)), "room for a close").await
     }
 
@@ -194,9 +182,7 @@ impl Link {
                 Err(trouble) => Err(trouble),
             }
         };
-        clock
-            .within(limit, "the end of the TCP connection after the close", end)
-            .await
+        clock.within(limit, "the end of the TCP connection after the close", end).await
     }
 
     /// What comes on this connection while nothing is due on it. Never ready as long as nothing does.
@@ -245,10 +231,7 @@ impl Link {
         if matches!(error, WsError::Protocol(ProtocolError::ReceivedAfterClosing)) {
             // Not a lost connection: a relay sends one close frame, and it is the last thing it sends.
             let due = format!("nothing after the close on the {}'s connection", self.leg.who());
-            return Trouble::Wrong {
-                due,
-                received: "another message".to_owned(),
-            };
+            return Trouble::Wrong { due, received: "another message".to_owned() };
         }
         let why = match error {
             WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
@@ -260,11 +243,7 @@ impl Link {
             WsError::Protocol(error) => format!("the relay broke the WebSocket protocol ({error})"),
             other => other.to_string(),
         };
-        Trouble::Lost {
-            who: self.leg.who(),
-            due,
-            why,
-        }
+        Trouble::Lost { who: self.leg.who(), due, why }
     }
 
     fn unexpected(&self, due: &'static str, event: Event) -> Trouble {
@@ -274,12 +253,7 @@ impl Link {
                     Some(frame) => (Some(u16::from(frame.code)), explain::first_line(&frame.reason)),
                     None => (None, String::new()),
                 };
-                Trouble::Closed {
-                    who: self.leg.who(),
-                    due,
-                    code,
-                    reason,
-                }
+                Trouble::Closed { who: self.leg.who(), due, code, reason }
             }
             other => Trouble::Wrong {
                 due: format!("{due} on the {}'s connection", self.leg.who()),
@@ -293,10 +267,9 @@ impl Link {
 fn describe(event: Event) -> String {
     match event {
         Event::Text(text) => format!("{} ({} bytes)", explain::shown(&text), text.len()),
-        Event::Binary(bytes) => format!(
-            "a binary message ({} bytes); the relay sends only text",
-            bytes.len()
-        ),
+        Event::Binary(bytes) => {
+            format!("a binary message ({} bytes); the relay sends only text", bytes.len())
+        }
         Event::Pong(_) => "a pong".to_owned(),
         Event::Closed(None) => "a close frame without a code".to_owned(),
         Event::Closed(Some(frame)) => {

@@ -42,21 +42,12 @@ pub(super) async fn refusal(
     stream: TcpStream,
 ) -> Trouble {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let body = read_body(
-        clock,
-        response.headers(),
-        response.body().clone().unwrap_or_default(),
-        stream,
-    )
-    .await;
+    let body =
+        read_body(clock, response.headers(), response.body().clone().unwrap_or_default(), stream).await;
     let body = String::from_utf8_lossy(&body);
     // A chunk begins with a line that is its size.
     let chunked = header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
-    let line = if chunked {
-        body.split_once('\n').map_or("", |(_, chunk)| chunk)
-    } else {
-        &body
-    };
+    let line = if chunked { body.split_once('\n').map_or("", |(_, chunk)| chunk) } else { &body };
     Trouble::Refused {
         path,
         status: response.status().as_u16(),
@@ -67,9 +58,7 @@ pub(super) async fn refusal(
 
 /// The beginning of the body: what came together with the head, and what follows shortly.
 async fn read_body(clock: &Clock, headers: &HeaderMap, mut body: Vec<u8>, mut stream: TcpStream) -> Vec<u8> {
-    let length = headers
-        .get("content-length")
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let length = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let wanted = length.unwrap_or(MAX_BODY).min(MAX_BODY);
     let reading = async {
         let mut buffer = [0; MAX_BODY];

@@ -62,11 +62,7 @@ impl Report {
     pub fn round_trip(&self) -> Option<RoundTrip> {
         let mut sorted = self.round_trips.clone();
         sorted.sort_unstable();
-        Some(RoundTrip {
-            p50: percentile(&sorted, 50)?,
-            p99: percentile(&sorted, 99)?,
-            max: *sorted.last()?,
-        })
+        Some(RoundTrip { p50: percentile(&sorted, 50)?, p99: percentile(&sorted, 99)?, max: *sorted.last()? })
     }
 
     /// The report as one line of JSON. `round_trip_us` is null if no round trip was completed.
@@ -131,32 +127,19 @@ mod tests {
 
     #[test]
     fn the_order_of_the_samples_does_not_matter() {
-        let report = Report {
-            round_trips: millis([9, 1, 5, 3, 7]),
-            ..Report::default()
-        };
+        let report = Report { round_trips: millis([9, 1, 5, 3, 7]), ..Report::default() };
         let times = report.round_trip().unwrap();
         assert_eq!(
             (times.p50, times.p99, times.max),
-            (
-                Duration::from_millis(5),
-                Duration::from_millis(9),
-                Duration::from_millis(9)
-            )
+            (Duration::from_millis(5), Duration::from_millis(9), Duration::from_millis(9))
         );
         assert_eq!(Report::default().round_trip(), None);
     }
 
     #[test]
     fn the_json_has_every_key_also_when_nothing_worked() {
-        let failure = Failure {
-            step: "connect",
-            message: "no".to_owned(),
-        };
-        let report = Report {
-            failure: Some(failure),
-            ..Report::default()
-        };
+        let failure = Failure { step: "connect", message: "no".to_owned() };
+        let report = Report { failure: Some(failure), ..Report::default() };
         assert_eq!(
             report.to_json("ws://h", 1, 256).unwrap(),
             concat!(
@@ -165,22 +148,14 @@ mod tests {
                 r#""frames_sent":0,"frames_received":0}"#
             )
         );
-        let report = Report {
-            round_trips: millis([2]),
-            frames_sent: 4,
-            frames_received: 4,
-            failure: None,
-        };
+        let report = Report { round_trips: millis([2]), frames_sent: 4, frames_received: 4, failure: None };
         let json = report.to_json("ws://h", 1, 256).unwrap();
         assert!(
             json.contains(
                 r#""verdict":"ok","failure":null,"round_trip_us":{"p50":2000,"p99":2000,"max":2000}"#
             )
         );
-        assert!(
-            json.ends_with(r#""frames_sent":4,"frames_received":4}"#),
-            "{json}"
-        );
+        assert!(json.ends_with(r#""frames_sent":4,"frames_received":4}"#), "{json}");
     }
 
     #[test]

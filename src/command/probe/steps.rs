@@ -39,9 +39,8 @@ pub(super) async fn run(plan: &Plan, report: &mut Report, say: &mut dyn FnMut(&s
     let (address, stream) = dial::reach(&clock, target).await.map_err(at("connect"))?;
     say(&format!("ok   connect          {address}"));
 
-    let mut binary = Link::open(&clock, stream, Leg::Binary, target, &server_id)
-        .await
-        .map_err(at("claim"))?;
+    let mut binary =
+        Link::open(&clock, stream, Leg::Binary, target, &server_id).await.map_err(at("claim"))?;
     say(&format!("ok   claim            {server_id}"));
 
     let stream = dial::dial(&clock, address).await.map_err(at("phone"))?;
@@ -49,13 +48,9 @@ pub(super) async fn run(plan: &Plan, report: &mut Report, say: &mut dyn FnMut(&s
     let mut phone = beside(joining, &mut binary).await.map_err(at("phone"))?;
     say("ok   phone            connected");
 
-    let first_id = round_trips(plan, report, &mut frames, &mut binary, &mut phone)
-        .await
-        .map_err(at("round trips"))?;
-    say(&format!(
-        "ok   round trips      {} frames of {} B each way, bytes verified",
-        plan.count, plan.size
-    ));
+    let first_id =
+        round_trips(plan, report, &mut frames, &mut binary, &mut phone).await.map_err(at("round trips"))?;
+    say(&format!("ok   round trips      {} frames of {} B each way, bytes verified", plan.count, plan.size));
     if let Some(times) = report.round_trip() {
         say(&format!(
             "     round trip       p50 {}  p99 {}  max {}",
@@ -70,26 +65,19 @@ pub(super) async fn run(plan: &Plan, report: &mut Report, say: &mut dyn FnMut(&s
         .await
         .map_err(at("close directive"))?;
     drop(phone);
-    say(&format!(
-        "ok   close directive  the phone got its last frame, then {DIRECTIVE_CODE}"
-    ));
+    say(&format!("ok   close directive  the phone got its last frame, then {DIRECTIVE_CODE}"));
 
     let stream = dial::dial(&clock, address).await.map_err(at("close notice"))?;
     let joining = Link::open(&clock, stream, Leg::Phone, target, &server_id);
     let mut phone = beside(joining, &mut binary).await.map_err(at("close notice"))?;
     let frame = frames.next(plan.count, Towards::Binary);
-    close_notice(report, &frame, &first_id, &mut binary, &mut phone)
-        .await
-        .map_err(at("close notice"))?;
+    close_notice(report, &frame, &first_id, &mut binary, &mut phone).await.map_err(at("close notice"))?;
     say(&format!(
         "ok   close notice     the binary got the phone's last frame, then the notice of {PHONE_CODE}"
     ));
 
     binary.send_close(1000).await.map_err(at("goodbye"))?;
-    binary
-        .closed(1000, "the answer to the binary's close")
-        .await
-        .map_err(at("goodbye"))?;
+    binary.closed(1000, "the answer to the binary's close").await.map_err(at("goodbye"))?;
     say("ok   goodbye          the binary closed with 1000 and was answered");
     Ok(())
 }
@@ -147,11 +135,7 @@ async fn close_directive(
     let delivered = beside(phone.text(BINARYS_FRAME), binary).await?;
     must_equal(BINARYS_FRAME, frame, &delivered)?;
     report.frames_received += 1;
-    beside(
-        phone.closed(DIRECTIVE_CODE, "the close that the binary asked for"),
-        binary,
-    )
-    .await
+    beside(phone.closed(DIRECTIVE_CODE, "the close that the binary asked for"), binary).await
 }
 
 /// A second phone says one thing and leaves; the binary must hear both, and nothing of the first phone.
@@ -179,16 +163,8 @@ async fn close_notice(
     report.frames_received += 1;
 
     let notice = binary.text(NOTICE).await?;
-    must_equal(
-        NOTICE,
-        &format!(r#"{{"conn_id":"{id}","close_code":{PHONE_CODE}}}"#),
-        &notice,
-    )?;
-    beside(
-        phone.closed(PHONE_CODE, "the answer to the phone's close"),
-        binary,
-    )
-    .await
+    must_equal(NOTICE, &format!(r#"{{"conn_id":"{id}","close_code":{PHONE_CODE}}}"#), &notice)?;
+    beside(phone.closed(PHONE_CODE, "the answer to the phone's close"), binary).await
 }
 
 /// The outcome of `wait`, unless something comes on a connection on which nothing is due.
@@ -235,10 +211,7 @@ fn at(step: &'static str) -> impl Fn(Trouble) -> Failure {
 }
 
 fn fail(step: &'static str, why: impl Display) -> Failure {
-    Failure {
-        step,
-        message: why.to_string(),
-    }
+    Failure { step, message: why.to_string() }
 }
 
 #[cfg(test)]
@@ -249,22 +222,12 @@ mod tests {
     fn a_conn_id_has_one_form() {
         let id = "c-0123456789abcdef";
         assert_eq!(conn_id(&wrapped(id, "1")).unwrap(), id);
-        for bad in [
-            "c-0123456789abcde",
-            "0123456789abcdef",
-            "c-0123456789abcdeg",
-            "c-0123456789abcdef0",
-            "",
-        ] {
+        for bad in ["c-0123456789abcde", "0123456789abcdef", "c-0123456789abcdeg", "c-0123456789abcdef0", ""]
+        {
             let text = conn_id(&wrapped(bad, "1")).unwrap_err().to_string();
             assert!(text.contains("c- and 16 hex digits"), "{text}");
         }
-        assert!(
-            conn_id("[]")
-                .unwrap_err()
-                .to_string()
-                .contains("no JSON object with a conn_id")
-        );
+        assert!(conn_id("[]").unwrap_err().to_string().contains("no JSON object with a conn_id"));
     }
 
     #[test]

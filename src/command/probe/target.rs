@@ -103,10 +103,7 @@ impl Target {
                 None => (name(authority)?, None),
             },
         };
-        Ok(Self {
-            host,
-            port: port.map_or(Ok(DEFAULT_PORT), number)?,
-        })
+        Ok(Self { host, port: port.map_or(Ok(DEFAULT_PORT), number)? })
     }
 
     /// The host, without brackets.
@@ -160,12 +157,7 @@ mod tests {
         for (url, host, port, authority) in [
             ("ws://127.0.0.1:8080", "127.0.0.1", 8080, "127.0.0.1:8080"),
             ("ws://relay.example", "relay.example", 80, "relay.example:80"),
-            (
-                "WS://relay_1.example:65535/",
-                "relay_1.example",
-                65535,
-                "relay_1.example:65535",
-            ),
+            ("WS://relay_1.example:65535/", "relay_1.example", 65535, "relay_1.example:65535"),
             ("ws://[::1]:1", "::1", 1, "[::1]:1"),
             ("ws://[2001:DB8:0::1]", "2001:db8::1", 80, "[2001:db8::1]:80"),
         ] {

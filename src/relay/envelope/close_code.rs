@@ -19,11 +19,7 @@ impl CloseCode {
     /// The close code with this number, if it is legal.
     #[must_use]
     pub const fn new(code: u16) -> Option<Self> {
-        if is_legal_close_code(code) {
-            Some(Self(code))
-        } else {
-            None
-        }
+        if is_legal_close_code(code) { Some(Self(code)) } else { None }
     }
 
     /// The number.
@@ -56,20 +52,12 @@ mod tests {
     fn a_close_code_is_a_plain_legal_integer() {
         for code in (1000..=4999).filter(|code| ![1004, 1005, 1006, 1015].contains(code)) {
             assert!(is_legal_close_code(code), "{code}");
-            assert_eq!(
-                CloseCode::parse(&code.to_string()),
-                Ok(CloseCode::new(code)),
-                "{code}"
-            );
+            assert_eq!(CloseCode::parse(&code.to_string()), Ok(CloseCode::new(code)), "{code}");
         }
         for code in (0..1000).chain([1004, 1005, 1006, 1015]).chain(5000..=u16::MAX) {
             assert!(!is_legal_close_code(code), "{code}");
             assert_eq!(CloseCode::new(code), None, "{code}");
-            let expected = if code == 0 {
-                Ok(None)
-            } else {
-                Err(Malformed::BadCloseCode)
-            };
+            let expected = if code == 0 { Ok(None) } else { Err(Malformed::BadCloseCode) };
             assert_eq!(CloseCode::parse(&code.to_string()), expected, "{code}");
         }
         for raw in [

@@ -51,10 +51,7 @@ impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<N> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Fields {
-            values: [None; N],
-            duplicate: false,
-        };
+        let mut fields = Fields { values: [None; N], duplicate: false };
         while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
             // A key that is no text is none of the known ones.
             let Some(key) = unquote(key.get()) else { continue };

@@ -47,21 +47,15 @@ pub enum FromBinary<'a> {
 impl fmt::Debug for FromBinary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Deliver {
-                conn_id,
-                frame,
-                close_code,
-            } => f
+            Self::Deliver { conn_id, frame, close_code } => f
                 .debug_struct("Deliver")
                 .field("conn_id", conn_id)
                 .field("frame_bytes", &frame.len())
                 .field("close_code", close_code)
                 .finish(),
-            Self::CloseOnly { conn_id, close_code } => f
-                .debug_struct("CloseOnly")
-                .field("conn_id", conn_id)
-                .field("close_code", close_code)
-                .finish(),
+            Self::CloseOnly { conn_id, close_code } => {
+                f.debug_struct("CloseOnly").field("conn_id", conn_id).field("close_code", close_code).finish()
+            }
             Self::PushWake { .. } => f.debug_struct("PushWake").finish_non_exhaustive(),
         }
     }
@@ -148,11 +142,7 @@ pub fn unwrap(message: &[u8]) -> Result<FromBinary<'_>, Malformed> {
 pub fn unwrap_text(message: &str) -> Result<FromBinary<'_>, Malformed> {
     let fields = Fields::read(message, ["conn_id", "frame", "close_code", "push_wake"]).map_err(|error| {
         // The only thing that is asked of a value's type is that the outermost be an object.
-        if error.is_data() {
-            Malformed::NotAnObject
-        } else {
-            Malformed::NotJson
-        }
+        if error.is_data() { Malformed::NotAnObject } else { Malformed::NotJson }
     })?;
     if fields.duplicate {
         return Err(Malformed::DuplicateKey);
@@ -172,11 +162,7 @@ pub fn unwrap_text(message: &str) -> Result<FromBinary<'_>, Malformed> {
     let frame = frame.filter(|&raw| raw != "null");
 
     match (conn_id, frame, close_code) {
-        (Some(conn_id), Some(frame), close_code) => Ok(FromBinary::Deliver {
-            conn_id,
-            frame,
-            close_code,
-        }),
+        (Some(conn_id), Some(frame), close_code) => Ok(FromBinary::Deliver { conn_id, frame, close_code }),
         (Some(conn_id), None, Some(close_code)) => Ok(FromBinary::CloseOnly { conn_id, close_code }),
         (Some(_), None, None) => Err(Malformed::NoFrame),
         (None, ..) => parse_push_wake(push_wake.ok_or(Malformed::NoConnId)?),
@@ -210,51 +196,19 @@ mod tests {
     fn a_frame_is_delivered_byte_for_byte() {
         for (template, frame, code) in [
             (r#"{"conn_id":"@","frame":1}"#, "1", None),
-            (
-                r#" { "frame" : [ 1 , 2.0 ] , "conn_id" : "@" } "#,
-                "[ 1 , 2.0 ]",
-                None,
-            ),
-            (
-                r#"{"conn_id":"@","frame":"\ud800","close_code":0}"#,
-                r#""\ud800""#,
-                None,
-            ),
-            (
-                r#"{"conn_id":"@","frame":{"a":1,"a":2},"close_code":4401}"#,
-                r#"{"a":1,"a":2}"#,
-                Some(4401),
-            ),
-            (
-                r#"{"close_code":1000,"frame":"","conn_id":"@"}"#,
-                r#""""#,
-                Some(1000),
-            ),
+            (r#" { "frame" : [ 1 , 2.0 ] , "conn_id" : "@" } "#, "[ 1 , 2.0 ]", None),
+            (r#"{"conn_id":"@","frame":"\ud800","close_code":0}"#, r#""\ud800""#, None),
+            (r#"{"conn_id":"@","frame":{"a":1,"a":2},"close_code":4401}"#, r#"{"a":1,"a":2}"#, Some(4401)),
+            (r#"{"close_code":1000,"frame":"","conn_id":"@"}"#, r#""""#, Some(1000)),
             (r#"{"conn_id":"@","frame":false,"push_wake":7}"#, "false", None),
-            (
-                r#"{"conn_id":"@","frame":1,"x":{},"x":[],"\ud800":null,"":0}"#,
-                "1",
-                None,
-            ),
-            (
-                r#"{"conn_id":"@","frame":1,"$serde_json::private::RawValue":"2"}"#,
-                "1",
-                None,
-            ),
-            (
-                r#"{"conn\u005fid":"\u0063-00000000000000ab","\u0066rame":1}"#,
-                "1",
-                None,
-            ),
+            (r#"{"conn_id":"@","frame":1,"x":{},"x":[],"\ud800":null,"":0}"#, "1", None),
+            (r#"{"conn_id":"@","frame":1,"$serde_json::private::RawValue":"2"}"#, "1", None),
+            (r#"{"conn\u005fid":"\u0063-00000000000000ab","\u0066rame":1}"#, "1", None),
         ] {
             let (message, conn_id) = read(template);
             assert!(conn_id.is_some());
             let close_code = code.map(|code| CloseCode::new(code).unwrap());
-            let expected = Ok(FromBinary::Deliver {
-                conn_id,
-                frame,
-                close_code,
-            });
+            let expected = Ok(FromBinary::Deliver { conn_id, frame, close_code });
             assert_eq!(unwrap(message.as_bytes()), expected, "{message}");
             assert_eq!(unwrap_text(&message), expected, "{message}");
         }
@@ -268,31 +222,16 @@ mod tests {
         ] {
             let (message, conn_id) = read(template);
             let close_code = CloseCode::new(4401).unwrap();
-            assert_eq!(
-                unwrap_text(&message),
-                Ok(FromBinary::CloseOnly { conn_id, close_code })
-            );
+            assert_eq!(unwrap_text(&message), Ok(FromBinary::CloseOnly { conn_id, close_code }));
             assert_eq!(close_code.get(), 4401);
         }
     }
 
     #[test]
     fn an_address_that_no_phone_can_have_is_unknown_and_not_malformed() {
-        for conn_id in [
-            "x",
-            " ",
-            "null",
-            "C-00000000000000ab",
-            "c-00000000000000AB",
-            r"\ud800",
-            "\u{e9}",
-        ] {
+        for conn_id in ["x", " ", "null", "C-00000000000000ab", "c-00000000000000AB", r"\ud800", "\u{e9}"] {
             let message = format!(r#"{{"conn_id":"{conn_id}","frame":1,"push_wake":{{}}}}"#);
-            let expected = Ok(FromBinary::Deliver {
-                conn_id: None,
-                frame: "1",
-                close_code: None,
-            });
+            let expected = Ok(FromBinary::Deliver { conn_id: None, frame: "1", close_code: None });
             assert_eq!(unwrap_text(&message), expected, "{message}");
             let message = format!(r#"{{"conn_id":"{conn_id}"}}"#);
             assert_eq!(unwrap_text(&message), Err(Malformed::NoFrame), "{message}");
@@ -309,10 +248,7 @@ mod tests {
             r#","frame":null,"close_code":0,"other":1"#,
         ] {
             let message = format!(r#"{{"push_wake":{{"token":"a\"b","x":1,"x":2,"platform":"fcm"}}{rest}}}"#);
-            let expected = FromBinary::PushWake {
-                platform: "fcm".into(),
-                token: "a\"b".into(),
-            };
+            let expected = FromBinary::PushWake { platform: "fcm".into(), token: "a\"b".into() };
             let asked = unwrap_text(&message);
             assert_eq!(asked, Ok(expected), "{message}");
             // The token must not reach a log.
@@ -321,10 +257,7 @@ mod tests {
         let borrowed = unwrap(br#"{"push_wake":{"platform":"fcm","token":"t"}}"#);
         assert!(matches!(
             borrowed,
-            Ok(FromBinary::PushWake {
-                platform: Cow::Borrowed(_),
-                token: Cow::Borrowed(_)
-            })
+            Ok(FromBinary::PushWake { platform: Cow::Borrowed(_), token: Cow::Borrowed(_) })
         ));
     }
 
@@ -345,68 +278,33 @@ mod tests {
             ("7", Malformed::NotAnObject),
             (r#""@""#, Malformed::NotAnObject),
             (r#"{"conn_id":"@","frame":1,"frame":1}"#, Malformed::DuplicateKey),
-            (
-                r#"{"conn_id":"@","frame":1,"\u0066rame":null}"#,
-                Malformed::DuplicateKey,
-            ),
-            (
-                r#"{"conn_id":null,"conn_id":"@","frame":1}"#,
-                Malformed::DuplicateKey,
-            ),
-            (
-                r#"{"conn_id":"@","close_code":0,"close_code":0,"frame":1}"#,
-                Malformed::DuplicateKey,
-            ),
-            (
-                r#"{"conn_id":"@","frame":1,"push_wake":1,"push_wake":1}"#,
-                Malformed::DuplicateKey,
-            ),
+            (r#"{"conn_id":"@","frame":1,"\u0066rame":null}"#, Malformed::DuplicateKey),
+            (r#"{"conn_id":null,"conn_id":"@","frame":1}"#, Malformed::DuplicateKey),
+            (r#"{"conn_id":"@","close_code":0,"close_code":0,"frame":1}"#, Malformed::DuplicateKey),
+            (r#"{"conn_id":"@","frame":1,"push_wake":1,"push_wake":1}"#, Malformed::DuplicateKey),
             (r#"{"conn_id":7,"frame":1}"#, Malformed::ConnIdNotAString),
             (r#"{"conn_id":["@"],"frame":1}"#, Malformed::ConnIdNotAString),
-            (
-                r#"{"conn_id":false,"push_wake":{"platform":"a","token":"b"}}"#,
-                Malformed::ConnIdNotAString,
-            ),
+            (r#"{"conn_id":false,"push_wake":{"platform":"a","token":"b"}}"#, Malformed::ConnIdNotAString),
             ("{}", Malformed::NoConnId),
             (r#"{"frame":1,"close_code":4401}"#, Malformed::NoConnId),
             (r#"{"conn_id":null,"frame":1}"#, Malformed::NoConnId),
             (r#"{"conn_id":"","frame":1}"#, Malformed::NoConnId),
             (r#"{"conn_id":"@"}"#, Malformed::NoFrame),
-            (
-                r#"{"conn_id":"@","frame":null,"close_code":0}"#,
-                Malformed::NoFrame,
-            ),
+            (r#"{"conn_id":"@","frame":null,"close_code":0}"#, Malformed::NoFrame),
             (r#"{"push_wake":null}"#, Malformed::BadPushWake),
             (r#"{"push_wake":["fcm","t"]}"#, Malformed::BadPushWake),
             (r#"{"push_wake":{"platform":"fcm"}}"#, Malformed::BadPushWake),
-            (
-                r#"{"push_wake":{"platform":"fcm","token":null}}"#,
-                Malformed::BadPushWake,
-            ),
-            (
-                r#"{"push_wake":{"platform":"fcm","token":"\ud800"}}"#,
-                Malformed::BadPushWake,
-            ),
-            (
-                r#"{"push_wake":{"platform":"fcm","token":"t","token":"t"}}"#,
-                Malformed::BadPushWake,
-            ),
-            (
-                r#"{"push_wake":{"platform":"fcm","token":"t"},"close_code":1}"#,
-                Malformed::BadCloseCode,
-            ),
+            (r#"{"push_wake":{"platform":"fcm","token":null}}"#, Malformed::BadPushWake),
+            (r#"{"push_wake":{"platform":"fcm","token":"\ud800"}}"#, Malformed::BadPushWake),
+            (r#"{"push_wake":{"platform":"fcm","token":"t","token":"t"}}"#, Malformed::BadPushWake),
+            (r#"{"push_wake":{"platform":"fcm","token":"t"},"close_code":1}"#, Malformed::BadCloseCode),
         ] {
             let (message, _) = read(template);
             assert_eq!(unwrap_text(&message), Err(cause), "{message}");
             assert_eq!(cause.to_string(), cause.as_str());
         }
         for message in [&b"\xff"[..], b"{\"x\":\"\xed\xa0\x80\"}", b"{\"\xc0\xaf\":1}"] {
-            assert_eq!(
-                unwrap(message),
-                Err(Malformed::NotUtf8),
-                "{}",
-                message.escape_ascii()
-            );
+            assert_eq!(unwrap(message), Err(Malformed::NotUtf8), "{}", message.escape_ascii());
         }
     }
 }

@@ -1,0 +1,82 @@
+//! How sessions reach each other without asking the hub.
+//!
+//! A phone holds its binary's link from its registration on, because whatever ends that binding closes the phone. A
+//! binary finds its phones in its own link. So a frame on its way touches no lock that another server-id could hold.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::conn_id::ConnId;
+use super::outbox::Outbox;
+use super::registry::ServerId;
+
+/// How others reach a phone's session.
+#[derive(Debug)]
+pub struct PhoneLink {
+    /// Its name within its server-id.
+    pub conn_id: ConnId,
+    /// What waits to be written to it.
+    pub outbox: Arc<Outbox>,
+    close_requested: AtomicBool,
+}
+
+impl PhoneLink {
+    pub(super) fn new(conn_id: ConnId, outbox: Arc<Outbox>) -> Self {
+        Self { conn_id, outbox, close_requested: AtomicBool::new(false) }
+    }
+
+    /// The binary asked for this phone to be closed: it will not be told that it was.
+    pub fn request_close(&self) {
+        self.close_requested.store(true, Ordering::Release);
+    }
+
+    /// Whether the binary asked for this phone to be closed.
+    #[must_use]
+    pub fn close_was_requested(&self) -> bool {
+        self.close_requested.load(Ordering::Acquire)
+    }
+}
+
+/// How others reach a binary's session.
+#[derive(Debug)]
+pub struct BinaryLink {
+    /// What it claimed.
+    pub server_id: ServerId,
+    /// What waits to be written to it.
+    pub outbox: Arc<Outbox>,
+    phones: Mutex<HashMap<ConnId, Arc<PhoneLink>>>,
+}
+
+impl BinaryLink {
+    pub(super) fn new(server_id: ServerId, outbox: Arc<Outbox>) -> Self {
+        Self { server_id, outbox, phones: Mutex::default() }
+    }
+
+    /// The phone of that name, if this binary has it.
+    #[must_use]
+    pub fn phone(&self, conn_id: ConnId) -> Option<Arc<PhoneLink>> {
+        self.phones().get(&conn_id).cloned()
+    }
+
+    /// Everybody's places at this binary.
+    pub(super) fn phones(&self) -> MutexGuard<'_, HashMap<ConnId, Arc<PhoneLink>>> {
+        self.phones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A link that is equal to itself alone.
+#[derive(Debug)]
+pub(super) struct Handle<T>(pub(super) Arc<T>);
+
+impl<T> Clone for Handle<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> PartialEq for Handle<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
