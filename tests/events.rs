@@ -204,13 +204,13 @@ fn all_events() {
     event::drained(Duration::from_secs(1));
     event::drain_incomplete(1, Duration::from_secs(1));
     event::server_claimed("srv", b"pyry 1.2", remote());
-    event::server_id_conflict("srv", remote());
+    event::server_id_conflict("srv", remote(), 3);
     event::server_reclaimed("srv", remote(), 2);
     event::server_released("srv");
     event::server_expired("srv", 2);
     event::phone_registered("srv", "c-01", Some(b"d"), remote());
     phone_unregistered();
-    event::phone_refused("srv", remote(), CloseCause::NoServer);
+    event::phone_refused("srv", remote(), CloseCause::NoServer, 4);
     event::envelope_rejected("srv", "malformed", 1);
     event::unknown_conn_id("srv", Some(&"c-02"), 1);
     event::connection_lost("srv", Some(&"c-01"), CloseCause::PeerLost);
@@ -243,13 +243,13 @@ fn every_event_has_its_level_and_its_keys() {
         "info drained: duration",
         "warn drain_incomplete: connections duration",
         "info server_claimed: binary_version remote server_id",
-        "info server_id_conflict: remote server_id",
+        "info server_id_conflict: remote server_id suppressed",
         "info server_reclaimed: phones remote server_id",
         "info server_released: server_id",
         "info server_expired: phones server_id",
         "info phone_registered: conn_id device_name remote server_id",
         "info phone_unregistered: cause conn_id device_name remote server_id",
-        "info phone_refused: cause remote server_id",
+        "info phone_refused: cause remote server_id suppressed",
         "warn envelope_rejected: cause server_id suppressed",
         "warn unknown_conn_id: conn_id server_id suppressed",
         "info connection_lost: cause conn_id server_id",

@@ -117,9 +117,15 @@ pub fn server_claimed(server_id: &str, binary_version: &[u8], remote: IpAddr) {
 }
 
 /// A binary was refused because another one, which answered, holds the server-id. The refused one's version is
-/// not logged (PROTOCOL § 7).
-pub fn server_id_conflict(server_id: &str, remote: IpAddr) {
-    emit!(INFO, "server_id_conflict", server_id = Outside::Text(&server_id), remote = address(remote));
+/// not logged (PROTOCOL § 7). Throttled.
+pub fn server_id_conflict(server_id: &str, remote: IpAddr, suppressed: u64) {
+    emit!(
+        INFO,
+        "server_id_conflict",
+        server_id = Outside::Text(&server_id),
+        remote = address(remote),
+        suppressed = Count(suppressed),
+    );
 }
 
 /// A binary came back within its grace period; `phones` phones were closed so that they start over.
@@ -174,14 +180,15 @@ pub fn phone_unregistered(
     );
 }
 
-/// A phone was upgraded and then refused by the registry.
-pub fn phone_refused(server_id: &str, remote: IpAddr, cause: CloseCause) {
+/// A phone was upgraded and then refused by the registry. Throttled.
+pub fn phone_refused(server_id: &str, remote: IpAddr, cause: CloseCause, suppressed: u64) {
     emit!(
         INFO,
         "phone_refused",
         server_id = Outside::Text(&server_id),
         remote = address(remote),
         cause = Plain(cause.as_str()),
+        suppressed = Count(suppressed),
     );
 }
 

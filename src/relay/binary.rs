@@ -50,7 +50,7 @@ where
         Err(refused) => {
             let (close, outcome) = match refused {
                 ClaimRefused::Conflict => {
-                    event::server_id_conflict(&hello.server_id, hello.remote.ip());
+                    hub.refusals.conflict(&hello.server_id, hello.remote.ip());
                     (Close::AlreadyClaimed, UpgradeOutcome::Reject409)
                 }
                 ClaimRefused::Draining(close) => (close, UpgradeOutcome::RejectDraining),

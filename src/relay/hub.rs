@@ -15,6 +15,7 @@ use super::link::{BinaryLink, Handle, PhoneLink};
 use super::live::{Live, LiveGuard};
 use super::observer::{Census, Counts, DropReason, Endpoint, Observer};
 use super::outbox::Outbox;
+use super::refusal_log::RefusalLog;
 use super::registry::{Claim, Expiry, Registration, Registry, Release, ServerId};
 use crate::event;
 
@@ -82,6 +83,7 @@ pub struct Hub {
     locked: Mutex<Locked>,
     grace: GraceQueue,
     live: Arc<Live>,
+    pub(super) refusals: RefusalLog,
 }
 
 impl std::fmt::Debug for Hub {
@@ -104,6 +106,7 @@ impl Hub {
             locked: Mutex::new(Locked { registry, draining: None }),
             grace: GraceQueue::default(),
             live: Arc::default(),
+            refusals: RefusalLog::new(),
         })
     }
 

@@ -19,6 +19,7 @@ pub mod live;
 pub mod observer;
 pub mod outbox;
 pub mod phone;
+mod refusal_log;
 pub mod registry;
 pub mod session;
 pub mod wire;

@@ -50,7 +50,7 @@ where
             };
             observer.upgrade(Endpoint::Client, outcome);
             observer.connection_closed(Endpoint::Client, close.cause());
-            event::phone_refused(&hello.server_id, hello.remote.ip(), close.cause());
+            hub.refusals.phone(&hello.server_id, hello.remote.ip(), close.cause());
             return refuse(socket, close).await;
         }
     };
