@@ -1,5 +1,7 @@
 //! Frames through the built program, over real sockets (PROTOCOL §§ 3, 4).
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 mod support;
 
 use std::io::Write;
@@ -82,14 +84,28 @@ fn a_binary_may_send_envelopes_as_binary_messages() {
 
 #[test]
 fn frames_of_one_phone_keep_their_order_and_every_phone_gets_its_own() {
+    keep_their_order(&Relay::start());
+}
+
+#[test]
+fn frames_keep_their_order_on_several_workers() {
+    let relay = Relay::with("[runtime]\nworkers = 3");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", relay.pid())).unwrap().filter(|thread| {
+        let name = thread.as_ref().unwrap().path().join("comm");
+        std::fs::read_to_string(name).unwrap().starts_with("worker-")
+    });
+    assert_eq!(threads.count(), 2, "beside the main thread");
+    keep_their_order(&relay);
+}
+
+fn keep_their_order(relay: &Relay) {
     const PHONES: usize = 16;
     const FRAMES: usize = 200;
-    let relay = Relay::start();
-    let mut binary = Client::binary(&relay, "order");
+    let mut binary = Client::binary(relay, "order");
     let start = Arc::new(Barrier::new(PHONES));
     let phones: Vec<_> = (0..PHONES)
         .map(|number| {
-            let mut phone = Client::phone(&relay, "order");
+            let mut phone = Client::phone(relay, "order");
             let start = Arc::clone(&start);
             std::thread::spawn(move || {
                 start.wait();

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 use futures_lite::future;
 use pyrycode_relay::relay::close::Close;
-use pyrycode_relay::relay::grace;
 use pyrycode_relay::relay::hub::{Claimed, Hub, PhoneRefused, PhoneRegistration, Settings};
 use pyrycode_relay::relay::observer::{Census, Counts, DropReason, Endpoint};
 use pyrycode_relay::relay::outbox::{Cut, Frame, Outbox, Refused};
@@ -236,7 +235,7 @@ fn counters_survive_concurrent_claim_release_cycles() {
 fn keep_until(hub: &Arc<Hub>, done: impl Future<Output = ()>) -> usize {
     let polls = Arc::new(AtomicUsize::new(0));
     let executor = LocalExecutor::new();
-    let mut keeper = Box::pin(grace::keep(Arc::clone(hub)));
+    let mut keeper = Box::pin(Arc::clone(hub).keep_grace());
     let keeper = executor.spawn(poll_fn({
         let polls = Arc::clone(&polls);
         move |cx| {

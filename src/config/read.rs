@@ -3,7 +3,7 @@
 //! The parser recovers from most syntax errors and still delivers the rest of the document. Where it could not
 //! read a line it delivers a made-up value, so whatever stands on a line with a syntax error is not judged again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -11,26 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{Config, Key, keys};
 use super::kind::type_name;
 use super::problem::{Lines, Problem, Problems, closest, quote, show_key};
-use super::rules;
-
-/// What the walk found in the file, for the rules that span several keys.
-#[derive(Default)]
-pub(super) struct Written {
-    /// Each known key that stands in the file: its line, and whether its value could be read.
-    keys: BTreeMap<String, (usize, bool)>,
-}
-
-impl Written {
-    /// The line that the key stands in; nothing when its default applies.
-    pub(super) fn line(&self, path: &str) -> Option<usize> {
-        self.keys.get(path).map(|(line, _)| *line)
-    }
-
-    /// Whether the configuration holds what the file means: the key was left out, or could be read.
-    pub(super) fn known(&self, path: &str) -> bool {
-        self.keys.get(path).is_none_or(|(_, read)| *read)
-    }
-}
+use super::rules::{self, Written};
 
 /// The walk through one document.
 struct Reader<'a> {

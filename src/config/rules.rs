@@ -3,12 +3,32 @@
 //! A rule is skipped when one of its values could not be read: that value has its own problem already, and the
 //! default that stands in for it proves nothing.
 
+use std::collections::BTreeMap;
+
 use super::keys::{Config, is_built};
 use super::kind::{human_bytes, human_time};
 use super::loopback::is_loopback;
 use super::problem::Problem;
-use super::read::Written;
 use super::types::{ClientAddressSource, Plaintext, PublicListen, TlsMode};
+
+/// What the walk found in the file, for the rules that span several keys.
+#[derive(Default)]
+pub(super) struct Written {
+    /// Each known key that stands in the file: its line, and whether its value could be read.
+    pub(super) keys: BTreeMap<String, (usize, bool)>,
+}
+
+impl Written {
+    /// The line that the key stands in; nothing when its default applies.
+    pub(super) fn line(&self, path: &str) -> Option<usize> {
+        self.keys.get(path).map(|(line, _)| *line)
+    }
+
+    /// Whether the configuration holds what the file means: the key was left out, or could be read.
+    pub(super) fn known(&self, path: &str) -> bool {
+        self.keys.get(path).is_none_or(|(_, read)| *read)
+    }
+}
 
 /// The largest envelope around an inner frame, and what one queued message is charged beyond its length.
 const ENVELOPE: usize = 1024 + 64;

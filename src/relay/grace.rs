@@ -5,15 +5,13 @@
 //! its time with a token that the registry no longer knows, and is answered `Stale`.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use async_io::Timer;
 
-use super::hub::Hub;
 use super::registry::{GraceToken, ServerId};
 
 /// One grace period to end.
@@ -76,12 +74,11 @@ impl GraceQueue {
     }
 }
 
-/// Ends grace periods as their time comes. Runs for as long as the process does.
-pub async fn keep(hub: Arc<Hub>) {
+/// Waits for each period to end, and has `end` end those whose time has come. Never returns.
+pub async fn keep(queue: &GraceQueue, end: impl Fn(Instant)) {
     loop {
-        let deadline = poll_fn(|cx| hub.grace_queue().poll_next(cx)).await;
-        let mut timer = Timer::at(deadline);
-        poll_fn(|cx| Pin::new(&mut timer).poll(cx)).await;
-        hub.expire_due(Instant::now());
+        let deadline = poll_fn(|cx| queue.poll_next(cx)).await;
+        Timer::at(deadline).await;
+        end(Instant::now());
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::close::Close;
 use super::conn_id::ConnId;
-use super::grace::{GraceEntry, GraceQueue};
+use super::grace::{self, GraceEntry, GraceQueue};
 use super::link::{BinaryLink, Handle, PhoneLink};
 use super::live::{Live, LiveGuard};
 use super::observer::{Census, Counts, DropReason, Endpoint, Observer};
@@ -122,10 +122,6 @@ impl Hub {
         &self.observer
     }
 
-    pub(super) fn grace_queue(&self) -> &GraceQueue {
-        &self.grace
-    }
-
     /// Counts a session as running until the guard is dropped.
     #[must_use]
     pub fn enter(&self) -> LiveGuard {
@@ -197,6 +193,11 @@ impl Hub {
                 Registration::ConnIdTaken => {}
             }
         }
+    }
+
+    /// Ends grace periods as their time comes, for as long as it is polled.
+    pub async fn keep_grace(self: Arc<Self>) {
+        grace::keep(&self.grace, |now| self.expire_due(now)).await;
     }
 
     /// Ends every grace period whose time has come.

@@ -22,7 +22,6 @@ use smol::Executor;
 
 use crate::config::{Config, LoadError, Source};
 use crate::event;
-use crate::relay::grace;
 use signals::{Signal, Signals};
 use start::Running;
 
@@ -108,7 +107,7 @@ pub fn run(
             Signals::new().map_err(|error| ServiceError::System { what: "handle signals", error })?;
         let running = Running::start(config, &executor)?;
         start::workers(config.runtime.workers, &executor)?;
-        executor.spawn(grace::keep(Arc::clone(&running.hub))).detach();
+        executor.spawn(Arc::clone(&running.hub).keep_grace()).detach();
         watch::start(&executor, &running.hub);
         watch::tell(systemd::ready());
         event::ready();
