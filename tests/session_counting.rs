@@ -307,13 +307,14 @@ fn a_peer_that_pings_and_never_reads_is_not_read_from_for_ever() {
 
     // Once it reads, every ping is answered, and then comes the frame.
     phone.send_for_ever(&[]);
-    let pings = consumed.div_ceil(ping.len());
+    // The last one may have been read in part; its rest does not come any more.
+    let pings = consumed / ping.len();
     phone.accept_all();
     relay.settle();
     let frames = phone.frames().unwrap();
     let pongs = frames.iter().filter(|(first, payload)| *first == 0x8a && payload.len() == 125).count();
     assert!(
-        pongs >= pings && frames.len() == pongs + 1,
+        pongs == pings && frames.len() == pongs + 1,
         "{pings} pings, {pongs} pongs, {} frames",
         frames.len()
     );

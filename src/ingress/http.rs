@@ -5,6 +5,7 @@
 //! ([`crate::relay`]), and everything HTTP needed is freed with this one.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,13 +126,23 @@ impl Ingress {
         match about {
             About::Binary { version } => {
                 let hello = BinaryHello { server_id, version, remote };
-                self.executor.spawn(binary::serve(hub, socket, already_read, hello)).detach();
+                self.spawn(binary::serve(hub, socket, already_read, hello));
             }
             About::Phone { device_name } => {
                 let hello = PhoneHello { server_id, device_name, remote };
-                self.executor.spawn(phone::serve(hub, socket, already_read, hello)).detach();
+                self.spawn(phone::serve(hub, socket, already_read, hello));
             }
         }
+    }
+
+    /// Runs a session. It counts as running from this moment, so that a drain cannot overlook it.
+    fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
+        let live = self.hub.enter();
+        let session = async move {
+            session.await;
+            drop(live);
+        };
+        self.executor.spawn(session).detach();
     }
 
     fn answer(

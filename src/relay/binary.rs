@@ -21,7 +21,7 @@ use super::link::{BinaryLink, PhoneLink};
 use super::observer::{Direction, DropReason, Endpoint, Observer, UpgradeOutcome};
 use super::outbox::{Frame, Refused};
 use super::registry::ServerId;
-use super::session::{Inbound, Leg, Session, refuse};
+use super::session::{Leg, Session, refuse};
 use crate::event::{self, Throttle};
 
 /// Bytes that an envelope may have beyond its inner frame, so that both directions carry the same frames.
@@ -43,7 +43,6 @@ pub async fn serve<S>(hub: Arc<Hub>, socket: S, already_read: Vec<u8>, hello: Bi
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let _live = hub.enter();
     let observer = Arc::clone(hub.observer());
     let (claim, claimed) = match hub.claim(&hello.server_id) {
         Ok(claim) => claim,
@@ -136,13 +135,8 @@ impl BinaryLeg {
 }
 
 impl Leg for BinaryLeg {
-    fn receive(&mut self, message: Inbound<'_>, read_at: Instant) -> Option<Close> {
-        let unwrapped = match message {
-            Inbound::Text(text) => envelope::unwrap_text(text),
-            Inbound::Binary(bytes) => envelope::unwrap(bytes),
-            Inbound::NotUtf8 => Err(Malformed::NotUtf8),
-        };
-        match unwrapped {
+    fn receive(&mut self, message: &[u8], read_at: Instant) -> Option<Close> {
+        match envelope::unwrap(message) {
             Ok(FromBinary::Deliver { conn_id, frame, close_code }) => {
                 if let Some(phone) = self.find(conn_id, read_at) {
                     let close = close_code.map(Close::BinaryRequest);

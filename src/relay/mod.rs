@@ -22,4 +22,5 @@ pub mod phone;
 mod refusal_log;
 pub mod registry;
 pub mod session;
+mod text_as_binary;
 pub mod wire;

@@ -110,6 +110,10 @@ struct State {
 }
 
 impl State {
+    fn is_open(&self) -> bool {
+        !self.shut && self.cut.is_none()
+    }
+
     /// Whoever waits longest, to be woken.
     fn first_in_line(&self) -> Option<Waker> {
         self.waiting.front().map(|(_, waker)| waker.clone())
@@ -155,13 +159,19 @@ impl Outbox {
         self.lock().charged
     }
 
+    /// Whether the connection is neither closing nor gone.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.lock().is_open()
+    }
+
     /// Queues a frame, without waiting.
     ///
     /// # Errors
     /// The frame comes back when there is no room, when others wait for room, or when the connection is closing.
     pub fn push(&self, frame: Frame) -> Result<(), Refused> {
         let state = self.lock();
-        if state.shut || state.cut.is_some() {
+        if !state.is_open() {
             return Err(Refused::Closed(frame));
         }
         if !state.waiting.is_empty() || state.charged + frame_cost(&frame) > self.limit {
@@ -180,7 +190,7 @@ impl Outbox {
             return Poll::Ready(true);
         };
         let mut state = self.lock();
-        if state.shut || state.cut.is_some() {
+        if !state.is_open() {
             *slot = Some(frame);
             return Poll::Ready(false);
         }
@@ -219,7 +229,7 @@ impl Outbox {
     /// must be told of its end.
     pub fn push_notice(&self, text: String) {
         let state = self.lock();
-        if !state.shut && state.cut.is_none() {
+        if state.is_open() {
             self.admit(state, Item::Notice(text));
         }
     }
@@ -228,7 +238,7 @@ impl Outbox {
     /// the connection is closing already.
     pub fn push_close(&self, close: Close) {
         let mut state = self.lock();
-        if !state.shut && state.cut.is_none() {
+        if state.is_open() {
             state.shut = true;
             let line = std::mem::take(&mut state.waiting);
             self.admit(state, Item::Close(close));

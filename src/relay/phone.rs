@@ -18,7 +18,7 @@ use super::hub::{Hub, PhoneRefused, PhoneRegistration};
 use super::observer::{DropReason, Endpoint, Observer, UpgradeOutcome};
 use super::outbox::{Frame, Turn};
 use super::registry::ServerId;
-use super::session::{Inbound, Leg, Session, refuse};
+use super::session::{Leg, Session, refuse};
 use crate::event;
 
 /// What a phone said when it connected.
@@ -37,7 +37,6 @@ pub async fn serve<S>(hub: Arc<Hub>, socket: S, already_read: Vec<u8>, hello: Ph
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let _live = hub.enter();
     let observer = Arc::clone(hub.observer());
     let registration = match hub.register_phone(&hello.server_id) {
         Ok(registration) => registration,
@@ -108,21 +107,18 @@ impl PhoneLeg {
 
     /// The session ended: a frame that still waits for a place will not get one.
     fn leave_line(&mut self) {
-        self.registration.binary().outbox.leave(&mut self.turn);
+        let outbox = &self.registration.binary().outbox;
+        outbox.leave(&mut self.turn);
+        let reason = if outbox.is_open() { DropReason::Backlog } else { DropReason::NoBinary };
         if self.waiting.take().is_some() {
-            self.dropped(DropReason::Backlog);
+            self.dropped(reason);
         }
     }
 }
 
 impl Leg for PhoneLeg {
-    fn receive(&mut self, message: Inbound<'_>, read_at: Instant) -> Option<Close> {
-        let checked = match message {
-            Inbound::Text(text) => envelope::check_frame_text(text),
-            Inbound::Binary(bytes) => envelope::check_frame(bytes),
-            Inbound::NotUtf8 => Err(envelope::NotJson),
-        };
-        let Ok(frame) = checked else {
+    fn receive(&mut self, message: &[u8], read_at: Instant) -> Option<Close> {
+        let Ok(frame) = envelope::check_frame(message) else {
             self.dropped(DropReason::Malformed);
             return Some(Close::InvalidJson);
         };

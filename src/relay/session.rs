@@ -56,21 +56,10 @@ thread_local! {
     static TAKEN: RefCell<VecDeque<Item>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// A complete message.
-#[derive(Clone, Copy, Debug)]
-pub enum Inbound<'a> {
-    /// Checked to be UTF-8.
-    Text(&'a str),
-    /// Sent as binary; whether it is UTF-8 is for the leg to see.
-    Binary(&'a [u8]),
-    /// Sent as text and not UTF-8.
-    NotUtf8,
-}
-
 /// What a session does with the messages it reads.
 pub trait Leg {
-    /// Takes one message, read at `read_at`. Returns the close that it costs the sender, if it does.
-    fn receive(&mut self, message: Inbound<'_>, read_at: Instant) -> Option<Close>;
+    /// Takes one message, text or binary, read at `read_at`. Returns the close that it costs the sender, if it does.
+    fn receive(&mut self, message: &[u8], read_at: Instant) -> Option<Close>;
 
     /// Whether another message can be taken. `Ready(Some)`: the connection must close.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Option<Close>>;
@@ -173,6 +162,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let all_written = self.wire.unwritten().is_empty();
         match self.poll_read(leg, cx) {
             Poll::Ready(Ok(())) => cx.waker().wake_by_ref(),
+            // The first close wins: one that waits behind frames came before this one.
+            Poll::Ready(Err(End::Ours(close, reason))) => {
+                return Poll::Ready(End::Ours(self.closing.unwrap_or(close), reason));
+            }
             Poll::Ready(Err(end)) => return Poll::Ready(end),
             // The rounds were used up, or what was read was answered into the outgoing buffer.
             Poll::Pending if all_written && (more_to_write || !self.wire.unwritten().is_empty()) => {
@@ -262,11 +255,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Reads once from the socket and hands on what is complete. `Pending`: nothing to read, or the leg cannot
     /// take any.
     fn poll_read(&mut self, leg: &mut impl Leg, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if self.wire.unwritten().len() > self.ledger.bytes() + PONG_LIMIT {
-            return Poll::Pending;
-        }
+        // First, because a leg that waits for its turn must take it, or those behind it wait for ever.
         if let Some(close) = ready!(leg.poll_ready(cx)) {
             return Poll::Ready(Err(End::Ours(close, DropReason::ReceiverClosed)));
+        }
+        if self.wire.unwritten().len() > self.ledger.bytes() + PONG_LIMIT {
+            leg.caught_up();
+            return Poll::Pending;
         }
         if let Some(unread) = self.unread.take() {
             return self.hand_on(leg, cx, &unread);
@@ -292,9 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     leg.caught_up();
                     return Poll::Ready(Ok(()));
                 }
-                Ok(Some(Received::Text(text))) => leg.receive(Inbound::Text(&text), read_at),
-                Ok(Some(Received::Binary(bytes))) => leg.receive(Inbound::Binary(&bytes), read_at),
-                Ok(Some(Received::NotUtf8)) => leg.receive(Inbound::NotUtf8, read_at),
+                Ok(Some(Received::Message(message))) => leg.receive(&message, read_at),
                 Ok(Some(Received::Close(code))) => return Poll::Ready(Err(End::PeerClosed(code))),
                 Err(Broken::TooBig) => Some(Close::MessageTooBig),
                 Err(Broken::Protocol) => return Poll::Ready(Err(End::PeerLost)),

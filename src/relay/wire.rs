@@ -3,12 +3,14 @@
 //!
 //! The protocol is tungstenite's: [`WebSocketContext`] reads frames, joins fragments, checks what RFC 6455 asks a
 //! server to check, and answers pings; its `Frame` writes them. It is driven on two plain buffers instead of a
-//! stream, because three things that the relay promises need both sides of the protocol in the relay's hand:
+//! stream, because four things that the relay promises need both sides of the protocol in the relay's hand:
 //!
 //! - a frame counts as forwarded when its last byte is with the kernel, so the end of each one in the outgoing
 //!   bytes must be known ([`Wire::written`]);
 //! - a peer's close is answered with its code and no reason (PROTOCOL § 5), where the library would echo the reason
 //!   too: after a close arrived, the library is not asked to speak again;
+//! - a message that is not UTF-8 costs a binary that message and not its connection (PROTOCOL § 3), where the library
+//!   loses its place in a fragmented text message: it gets to see every message as binary ([`TextAsBinary`]);
 //! - an idle connection keeps no buffer: what is read into belongs to the thread.
 
 use std::io::{self, Read, Write};
@@ -17,7 +19,9 @@ use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
 use async_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use async_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use async_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
+use async_tungstenite::tungstenite::{Bytes, Message};
+
+use super::text_as_binary::TextAsBinary;
 
 /// The library's read buffer, in bytes: allocated with the connection, so it is small. A larger message grows it.
 const READ_BUFFER: usize = 512;
@@ -32,12 +36,8 @@ const COMPACT_AT: usize = 64 * 1024;
 /// What arrived.
 #[derive(Debug)]
 pub enum Received {
-    /// A text message.
-    Text(Utf8Bytes),
-    /// A binary message.
-    Binary(Bytes),
-    /// A message that was marked as text and is not UTF-8.
-    NotUtf8,
+    /// A message, text or binary. Whether it is UTF-8 was not looked at.
+    Message(Bytes),
     /// The peer's close frame, with its code if it had one. Nothing after it is read.
     Close(Option<u16>),
 }
@@ -55,6 +55,7 @@ pub enum Broken {
 #[derive(Debug)]
 pub struct Wire {
     ws: WebSocketContext,
+    incoming: TextAsBinary,
     output: Vec<u8>,
     /// Where the unwritten part of `output` begins.
     start: usize,
@@ -69,7 +70,12 @@ impl Wire {
             .write_buffer_size(0)
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
-        Self { ws: WebSocketContext::new(Role::Server, Some(config)), output: Vec::new(), start: 0 }
+        Self {
+            ws: WebSocketContext::new(Role::Server, Some(config)),
+            incoming: TextAsBinary::default(),
+            output: Vec::new(),
+            start: 0,
+        }
     }
 
     /// Takes bytes from `input` until they complete something. `None`: all of `input` was taken and more is
@@ -79,10 +85,10 @@ impl Wire {
     /// The peer broke a rule; the connection must end.
     pub fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Received>, Broken> {
         loop {
-            let mut pipe = Pipe { input, output: &mut self.output };
+            let mut pipe = Pipe { input, incoming: &mut self.incoming, output: &mut self.output };
             return match self.ws.read(&mut pipe) {
-                Ok(Message::Text(text)) => Ok(Some(Received::Text(text))),
-                Ok(Message::Binary(bytes)) => Ok(Some(Received::Binary(bytes))),
+                Ok(Message::Text(text)) => Ok(Some(Received::Message(text.into()))),
+                Ok(Message::Binary(bytes)) => Ok(Some(Received::Message(bytes))),
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => continue,
                 Ok(Message::Close(None)) => Ok(Some(Received::Close(None))),
                 Ok(Message::Close(Some(frame))) => match u16::from(frame.code) {
@@ -92,7 +98,7 @@ impl Wire {
                 },
                 Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
                 Err(WsError::Capacity(CapacityError::MessageTooLong { .. })) => Err(Broken::TooBig),
-                Err(WsError::Utf8(_)) => Ok(Some(Received::NotUtf8)),
+                // This includes a close frame whose reason is not UTF-8.
                 Err(_) => Err(Broken::Protocol),
             };
         }
@@ -149,6 +155,7 @@ impl Wire {
 /// What the library takes for its stream.
 struct Pipe<'a, 'b> {
     input: &'a mut &'b [u8],
+    incoming: &'a mut TextAsBinary,
     output: &'a mut Vec<u8>,
 }
 
@@ -157,7 +164,9 @@ impl Read for Pipe<'_, '_> {
         if self.input.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.input.read(buffer)
+        let count = self.input.read(buffer)?;
+        self.incoming.rewrite(buffer.get_mut(..count).unwrap_or_default());
+        Ok(count)
     }
 }
 

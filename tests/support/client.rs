@@ -1,17 +1,20 @@
 //! A binary or a phone, over a real socket, blocking, with a deadline on every read.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use async_tungstenite::tungstenite::client::IntoClientRequest;
 use async_tungstenite::tungstenite::http::{Request, Response};
 use async_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use async_tungstenite::tungstenite::{Error, HandshakeError, Message, WebSocket, client};
+use async_tungstenite::tungstenite::{Bytes, Error, HandshakeError, Message, WebSocket, client};
 use serde_json::Value;
 
 use super::DEADLINE;
 use super::relay::Relay;
+
+/// What [`Client::stall`] needs of the configuration.
+pub const STALLING: &str = "[limits]\nphone_queue = \"64MiB\"\n";
 
 /// A WebSocket client.
 pub struct Client {
@@ -162,6 +165,46 @@ impl Client {
         let _ = self.ws.get_ref().shutdown(Shutdown::Both);
     }
 
+    /// Whether the relay serves this client: it answers a ping; or else the code and reason of its close.
+    /// Close notices that come before are passed over.
+    pub fn admitted(&mut self) -> Result<(), (u16, String)> {
+        // A relay that hung up may refuse the ping; its close was read before or can be read still.
+        let _ = self.ws.send(Message::Ping(Bytes::from_static(b"served?")));
+        loop {
+            match self.ws.read() {
+                Ok(Message::Pong(payload)) if payload == "served?" => return Ok(()),
+                Ok(Message::Close(Some(CloseFrame { code, reason }))) => {
+                    return Err((u16::from(code), reason.to_string()));
+                }
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(Message::Text(text)) if text.contains(",\"close_code\":") => {}
+                other => panic!("neither an answer to the ping nor a close: {other:?}"),
+            }
+        }
+    }
+
+    /// This client, once it is known to be served.
+    pub fn admitted_client(mut self) -> Self {
+        assert_eq!(self.admitted(), Ok(()));
+        self
+    }
+
+    /// As a binary: sends frames to the phone `conn_id`, which does not read, until the kernel takes no more and at
+    /// least a mebibyte waits in the relay. Returns how many frames that were.
+    ///
+    /// The phone's queue must have room for it: see [`STALLING`].
+    pub fn stall(&mut self, relay: &Relay, conn_id: &str) -> usize {
+        let frame = "x".repeat(200 * 1024);
+        for sent in 1..=300 {
+            self.send(format!("{{\"conn_id\":\"{conn_id}\",\"frame\":\"{frame}\"}}"));
+            assert_eq!(self.admitted(), Ok(()), "a binary whose phone does not read is served");
+            if relay.metrics().get("queued_bytes{endpoint=\"client\"}") > 1_048_576.0 {
+                return sent;
+            }
+        }
+        panic!("the kernel took 60 MB for a phone that does not read");
+    }
+
     /// The phone's name, learnt by sending a frame to its binary.
     pub fn conn_id(&mut self, binary: &mut Self) -> String {
         self.send("\"who am I\"");
@@ -207,11 +250,11 @@ pub fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         length @ 0..=125 => frame.push(0x80 | u8::try_from(length).unwrap()),
         length @ 126..=65_535 => {
-            frame.push(0x80 | 0x7e);
+            frame.push(0xfe);
             frame.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
         }
         length => {
-            frame.push(0x80 | 0x7f);
+            frame.push(0xff);
             frame.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
@@ -220,7 +263,12 @@ pub fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads one unmasked frame of up to 125 bytes: its first byte and payload. `None` at the end of the stream.
+/// The header alone of a frame from a client that announces `length` bytes, with a mask of zeros.
+pub fn header(first_byte: u8, length: u64) -> Vec<u8> {
+    [&[first_byte, 0xff], &length.to_be_bytes()[..], &[0; 4]].concat()
+}
+
+/// Reads one unmasked frame: its first byte and payload. `None` at the end of the stream.
 pub fn read_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     stream.read_exact(&mut head).ok()?;
@@ -240,4 +288,37 @@ pub fn read_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     let mut payload = vec![0; length];
     stream.read_exact(&mut payload).ok()?;
     Some((head[0], payload))
+}
+
+/// Every frame that still comes, to the end of the stream.
+///
+/// # Panics
+/// When the stream does not end.
+pub fn read_to_end(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
+    let frames = std::iter::from_fn(|| read_frame(stream)).collect();
+    match stream.read(&mut [0]) {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            panic!("the relay does not hang up")
+        }
+        _ => frames,
+    }
+}
+
+/// A close frame's payload.
+pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes(), reason.as_bytes()].concat()
+}
+
+/// A close frame as the relay must send it: its first byte and payload.
+pub fn close_frame(code: u16, reason: &str) -> (u8, Vec<u8>) {
+    (0x88, close_payload(code, reason))
+}
+
+/// Ends a connection with a reset: a socket that is closed with unread bytes in it is reset by the kernel.
+///
+/// # Panics
+/// When nothing unread comes by the deadline.
+pub fn reset(stream: TcpStream) {
+    stream.peek(&mut [0]).expect("something to leave unread");
+    drop(stream);
 }

@@ -1,16 +1,16 @@
 //! The harness: the built program with its own configuration, address and log, and clients that speak to it over
 //! real sockets. Every wait is for a fact and has a deadline.
 
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of the harness")]
 #![allow(
-    dead_code,
+    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::unwrap_used,
-    unreachable_pub,
-    reason = "each test program uses its own part of the harness, and what fails in it fails the test"
+    reason = "a failed wait is a failed test, with its line"
 )]
 
 pub mod client;
+pub mod http;
 pub mod relay;
 
 use std::time::{Duration, Instant};

@@ -109,6 +109,13 @@ impl Relay {
         self.child.id()
     }
 
+    /// The most memory that it had so far, in kibibytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Its configuration file.
     pub fn config_path(&self) -> PathBuf {
         self.program.config_path()
@@ -197,9 +204,9 @@ impl Drop for Relay {
 
 /// An address for metrics that no other test has: port 0 is refused by design, so the address is drawn.
 pub fn free_metrics_address() -> SocketAddr {
-    let [second, third, last, low, high, ..] = random().to_le_bytes();
+    let [first, second, third, low, high, ..] = random().to_le_bytes();
     let port = 20_000 + u16::from_le_bytes([low, high]) % 10_000;
-    SocketAddr::from(([127, second.max(1), third, last.clamp(1, 254)], port))
+    SocketAddr::from(([127, first.max(1), second, third.clamp(1, 254)], port))
 }
 
 /// One scrape.
@@ -248,6 +255,16 @@ impl Metrics {
     /// Upgrade requests with an outcome.
     pub fn upgrades(&self, endpoint: &str, outcome: &str) -> f64 {
         self.get(&format!("ws_upgrade_attempts_total{{endpoint=\"{endpoint}\",outcome=\"{outcome}\"}}"))
+    }
+
+    /// How often each outcome of an upgrade request was counted since `before`: `endpoint outcome count`.
+    pub fn outcomes_since(&self, before: &Self) -> Vec<String> {
+        let upgrades = self.since(before).into_iter().filter_map(|(name, count)| {
+            let labels = name.strip_prefix("pyrycode_relay_ws_upgrade_attempts_total{endpoint=\"")?;
+            let (endpoint, outcome) = labels.strip_suffix("\"}")?.split_once("\",outcome=\"")?;
+            Some(format!("{endpoint} {outcome} {count}"))
+        });
+        upgrades.collect()
     }
 
     /// The series that changed since `before`, with by how much, except those that change by themselves.
