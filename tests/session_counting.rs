@@ -52,7 +52,9 @@ impl Relay {
             version: Box::default(),
             remote: ([127, 0, 0, 1], 1).into(),
         };
-        self.executor.spawn(binary::serve(Arc::clone(&self.hub), socket, Vec::new(), hello)).detach();
+        self.executor
+            .spawn(binary::serve(Arc::clone(&self.hub), self.hub.enter(), socket, Vec::new(), hello))
+            .detach();
         self.settle();
         peer
     }
@@ -64,7 +66,9 @@ impl Relay {
             device_name: None,
             remote: ([127, 0, 0, 1], 2).into(),
         };
-        self.executor.spawn(phone::serve(Arc::clone(&self.hub), socket, Vec::new(), hello)).detach();
+        self.executor
+            .spawn(phone::serve(Arc::clone(&self.hub), self.hub.enter(), socket, Vec::new(), hello))
+            .detach();
         self.settle();
         peer
     }
@@ -357,7 +361,10 @@ fn a_peer_that_never_stops_sending_does_not_keep_its_farewell_going() {
             device_name: None,
             remote: ([127, 0, 0, 1], 3).into(),
         };
-        relay.executor.spawn(phone::serve(Arc::clone(&relay.hub), socket, Vec::new(), hello)).detach();
+        relay
+            .executor
+            .spawn(phone::serve(Arc::clone(&relay.hub), relay.hub.enter(), socket, Vec::new(), hello))
+            .detach();
         // Each turn ends, so that others have theirs.
         let turns = (0..20).take_while(|_| relay.executor.try_tick()).count();
         let _ = finished.send((refused, turns, flooder.frames()));
@@ -369,4 +376,18 @@ fn a_peer_that_never_stops_sending_does_not_keep_its_farewell_going() {
     assert_eq!((frames, flooded), (Ok(no_server.clone()), Ok(no_server)));
     assert_eq!(closed, [(Endpoint::Client, CloseCause::NoServer)]);
     assert!(turns > 1, "{turns}");
+}
+
+#[test]
+fn the_future_of_a_session_stays_small() {
+    // Every idle connection costs this much and its buffers. A future that is awaited inside another one by value
+    // is easily held twice.
+    let hub = Hub::new(Settings::default(), Arc::new(()));
+    let remote = ([127, 0, 0, 1], 1).into();
+    let hello = PhoneHello { server_id: "small".into(), device_name: None, remote };
+    let phone = phone::serve(Arc::clone(&hub), hub.enter(), pair().0, Vec::new(), hello);
+    let hello = BinaryHello { server_id: "small".into(), version: Box::default(), remote };
+    let binary = binary::serve(Arc::clone(&hub), hub.enter(), pair().0, Vec::new(), hello);
+    let sizes = (size_of_val(&phone), size_of_val(&binary));
+    assert!(sizes.0 <= 1100 && sizes.1 <= 1100, "{sizes:?} bytes");
 }

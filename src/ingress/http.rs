@@ -5,7 +5,6 @@
 //! ([`crate::relay`]), and everything HTTP needed is freed with this one.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,27 +121,19 @@ impl Ingress {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let hub = Arc::clone(&self.hub);
+        // It counts as running from this moment, so that a drain cannot overlook it.
+        let live = hub.enter();
         let Upgrade { server_id, about, .. } = upgrade;
         match about {
             About::Binary { version } => {
                 let hello = BinaryHello { server_id, version, remote };
-                self.spawn(binary::serve(hub, socket, already_read, hello));
+                self.executor.spawn(binary::serve(hub, live, socket, already_read, hello)).detach();
             }
             About::Phone { device_name } => {
                 let hello = PhoneHello { server_id, device_name, remote };
-                self.spawn(phone::serve(hub, socket, already_read, hello));
+                self.executor.spawn(phone::serve(hub, live, socket, already_read, hello)).detach();
             }
         }
-    }
-
-    /// Runs a session. It counts as running from this moment, so that a drain cannot overlook it.
-    fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
-        let live = self.hub.enter();
-        let session = async move {
-            session.await;
-            drop(live);
-        };
-        self.executor.spawn(session).detach();
     }
 
     fn answer(

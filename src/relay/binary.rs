@@ -18,6 +18,7 @@ use super::end::End;
 use super::envelope::{self, FromBinary, Malformed};
 use super::hub::{ClaimRefused, Claimed, Hub};
 use super::link::{BinaryLink, PhoneLink};
+use super::live::LiveGuard;
 use super::observer::{Direction, DropReason, Endpoint, Observer, UpgradeOutcome};
 use super::outbox::{Frame, Refused};
 use super::registry::ServerId;
@@ -38,8 +39,9 @@ pub struct BinaryHello {
     pub remote: SocketAddr,
 }
 
-/// Claims a server-id for a binary, forwards until its connection ends, and begins the grace period.
-pub async fn serve<S>(hub: Arc<Hub>, socket: S, already_read: Vec<u8>, hello: BinaryHello)
+/// Claims a server-id for a binary, forwards until its connection ends, and begins the grace period. `_live` counts it as
+/// running until its farewell is over.
+pub async fn serve<S>(hub: Arc<Hub>, _live: LiveGuard, socket: S, already_read: Vec<u8>, hello: BinaryHello)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -56,7 +58,8 @@ where
             };
             observer.upgrade(Endpoint::Server, outcome);
             observer.connection_closed(Endpoint::Server, close.cause());
-            return refuse(socket, close).await;
+            // In a box: every session that is not refused would otherwise carry the room for it.
+            return Box::pin(refuse(socket, close)).await;
         }
     };
     observer.upgrade(Endpoint::Server, UpgradeOutcome::Accept);

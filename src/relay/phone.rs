@@ -15,6 +15,7 @@ use super::close::{Close, CloseCause};
 use super::end::End;
 use super::envelope;
 use super::hub::{Hub, PhoneRefused, PhoneRegistration};
+use super::live::LiveGuard;
 use super::observer::{DropReason, Endpoint, Observer, UpgradeOutcome};
 use super::outbox::{Frame, Turn};
 use super::registry::ServerId;
@@ -32,8 +33,8 @@ pub struct PhoneHello {
     pub remote: SocketAddr,
 }
 
-/// Registers a phone, forwards until its connection ends, and cleans up.
-pub async fn serve<S>(hub: Arc<Hub>, socket: S, already_read: Vec<u8>, hello: PhoneHello)
+/// Registers a phone, forwards until its connection ends, and cleans up. `_live` counts it as running until then.
+pub async fn serve<S>(hub: Arc<Hub>, _live: LiveGuard, socket: S, already_read: Vec<u8>, hello: PhoneHello)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -50,7 +51,8 @@ where
             observer.upgrade(Endpoint::Client, outcome);
             observer.connection_closed(Endpoint::Client, close.cause());
             hub.refusals.phone(&hello.server_id, hello.remote.ip(), close.cause());
-            return refuse(socket, close).await;
+            // In a box: every session that is not refused would otherwise carry the room for it.
+            return Box::pin(refuse(socket, close)).await;
         }
     };
     observer.upgrade(Endpoint::Client, UpgradeOutcome::Accept);

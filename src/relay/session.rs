@@ -122,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Sends the close frame that belongs to `end` and hangs up, within a bounded time.
-    pub async fn farewell(mut self, end: End) {
+    pub async fn farewell(&mut self, end: End) {
         if let Some((code, reason)) = end.last_words() {
             self.wire.send_close(code, &reason);
             let parting = async {
@@ -367,6 +367,6 @@ pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(socket: S, close: Close) 
     let observer: Arc<dyn Observer> = Arc::new(());
     // Nothing is ever queued or read as a message here: the outbox and the limits only have to exist.
     let outbox = Arc::new(Outbox::new(Endpoint::Client, 0, Arc::clone(&observer)));
-    let session = Session::new(socket, Vec::new(), 0, outbox, observer);
+    let mut session = Session::new(socket, Vec::new(), 0, outbox, observer);
     session.farewell(End::Ours(close, DropReason::ReceiverClosed)).await;
 }
