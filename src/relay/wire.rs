@@ -10,7 +10,7 @@
 //! - a peer's close is answered with its code and no reason (PROTOCOL § 5), where the library would echo the reason
 //!   too: after a close arrived, the library is not asked to speak again;
 //! - a message that is not UTF-8 costs a binary that message and not its connection (PROTOCOL § 3), where the library
-//!   loses its place in a fragmented text message: it gets to see every message as binary ([`TextAsBinary`]);
+//!   loses its place in a fragmented text message: it gets to see every message as binary (see `text_as_binary`);
 //! - an idle connection keeps no buffer: what is read into belongs to the thread.
 
 use std::io::{self, Read, Write};
