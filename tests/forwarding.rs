@@ -9,6 +9,7 @@ use std::sync::{Arc, Barrier};
 
 use async_tungstenite::tungstenite::{Bytes, Message};
 use support::client::{self, Client};
+use support::eventually;
 use support::relay::Relay;
 
 #[test]
@@ -90,11 +91,16 @@ fn frames_of_one_phone_keep_their_order_and_every_phone_gets_its_own() {
 #[test]
 fn frames_keep_their_order_on_several_workers() {
     let relay = Relay::with("[runtime]\nworkers = 3");
-    let threads = std::fs::read_dir(format!("/proc/{}/task", relay.pid())).unwrap().filter(|thread| {
-        let name = thread.as_ref().unwrap().path().join("comm");
-        std::fs::read_to_string(name).unwrap().starts_with("worker-")
+    // A thread names itself once it runs.
+    eventually("two workers beside the main thread", || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", relay.pid())).unwrap();
+        let names =
+            threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap());
+        match names.filter(|name| name.starts_with("worker-")).count() {
+            2 => Ok(()),
+            other => Err(other.to_string()),
+        }
     });
-    assert_eq!(threads.count(), 2, "beside the main thread");
     keep_their_order(&relay);
 }
 

@@ -59,6 +59,7 @@ fn a_connection_that_stays_in_http_is_hung_up_and_a_websocket_is_not() {
     let relay = Relay::with("[limits]\nhandshake_timeout = \"300ms\"\n");
     let mut binary = Client::binary(&relay, "patient");
     let mut phone = Client::phone(&relay, "patient");
+    assert_eq!((binary.admitted(), phone.admitted()), (Ok(()), Ok(())));
     let before = relay.metrics();
 
     let mut silent = Http::connect(relay.address);
