@@ -17,6 +17,7 @@ mod types;
 
 pub use keys::{Access, ClientAddress, Config, Drain, Key, Limits, Listen, Log, Runtime, Session, Tls, keys};
 pub use load::{LoadError, Source};
+pub(crate) use loopback::is_loopback;
 pub use loopback::{LoopbackAddr, LoopbackError};
 pub use problem::{Problem, Problems};
 pub use types::{ClientAddressSource, MetricsListen, Plaintext, PublicListen, TlsMode};
@@ -42,6 +43,19 @@ impl Config {
     /// out of range, values that this version does not act on, and values that contradict each other.
     pub fn parse(text: &str, file: &str) -> Result<Self, Problems> {
         read::parse(text, file)
+    }
+
+    /// The dotted names of the keys whose effective values differ, in the order of the reference file.
+    ///
+    /// ```
+    /// use pyrycode_relay::config::Config;
+    ///
+    /// let config = Config::parse("[log]\nlevel = \"warn\"\n[session]\ngrace = \"30s\"", "relay.toml").unwrap();
+    /// assert_eq!(config.changed_keys(&Config::default()), ["log.level"]);
+    /// ```
+    #[must_use]
+    pub fn changed_keys(&self, other: &Self) -> Vec<String> {
+        keys().iter().filter(|key| (key.write)(self) != (key.write)(other)).map(Key::path).collect()
     }
 
     /// The effective configuration as TOML: every key in the order of the reference file, defaults included.

@@ -33,11 +33,12 @@ fn a_close_is_answered_with_its_own_code_and_no_reason() {
     let relay = Relay::start();
     let _binary = Client::binary(&relay, "answered");
     for endpoint in ["client", "server"] {
-        for code in [1000, 1001, 1002, 1011, 3000, 4000, 4409, 4999] {
+        for code in [1000, 1001, 1002, 1011, 1014, 1016, 2000, 2999, 3000, 4000, 4409, 4999] {
             let id = if endpoint == "client" { "answered".to_owned() } else { format!("answered-{code}") };
             let mut socket = raw(&relay, endpoint, &id);
             // Nothing behind a close frame is read.
-            let close = client::frame(0x88, &client::close_payload(code, "a reason that is not echoed"));
+            let reason = if code == 1002 { "Protocol violation" } else { "a reason that is not echoed" };
+            let close = client::frame(0x88, &client::close_payload(code, reason));
             socket
                 .write_all(&[close, client::frame(0x81, b"{"), client::frame(0x89, b"ping")].concat())
                 .unwrap();
@@ -49,11 +50,19 @@ fn a_close_is_answered_with_its_own_code_and_no_reason() {
         assert_eq!(client::read_to_end(&mut socket), [close_frame(1000, "")], "{endpoint}");
         let metrics = relay.wait_for_metric(
             &format!("connections_closed_total{{cause=\"peer_closed\",endpoint=\"{endpoint}\"}}"),
-            9.0,
+            13.0,
         );
         assert!(is(metrics.dropped_in_all("phone_to_binary"), 0));
     }
     assert!(relay.events_named("connection_lost").is_empty(), "a goodbye is no loss");
+
+    // Codes that must not be on the wire cannot be answered with themselves.
+    for code in [0, 999, 1004, 1005, 1006, 1015, 5000, 65535] {
+        let mut socket = raw(&relay, "client", "answered");
+        socket.write_all(&client::frame(0x88, &client::close_payload(code, ""))).unwrap();
+        assert_eq!(client::read_to_end(&mut socket), [], "{code}");
+    }
+    relay.wait_for_metric("connections_closed_total{cause=\"peer_lost\",endpoint=\"client\"}", 8.0);
 }
 
 #[test]
@@ -169,11 +178,33 @@ fn a_size_is_refused_from_the_header_and_reserves_nothing() {
     phone.write_all(&client::frame(0x00, b"")).unwrap();
     phone.write_all(&client::frame(0x89, b"fine so far")).unwrap();
     assert_eq!(client::read_frame(&mut phone), Some((0x8a, b"fine so far".to_vec())));
-    phone.write_all(&client::frame(0x80, b"1")).unwrap();
+    phone.write_all(&client::header(0x80, 1)).unwrap();
     assert_eq!(client::read_to_end(&mut phone), [close_frame(1009, "message too big")]);
     let grown = relay.peak_memory() - before;
     assert!(grown < 8 * 1024, "{grown} KiB for messages that were refused");
     relay.wait_for_metric("connections_closed_total{cause=\"message_too_big\",endpoint=\"client\"}", 19.0);
+}
+
+#[test]
+fn a_large_message_does_not_pin_its_size_in_memory() {
+    let relay = Relay::with("[limits]\nphones_per_server = 1000\n");
+    let mut binary = Client::binary(&relay, "pinned");
+    let mut phones: Vec<_> = (0..240).map(|_| Client::phone(&relay, "pinned")).collect();
+    let frame = json_of(60_000);
+    // One phone brings the process to the size that one such message needs.
+    phones[0].send(&frame);
+    assert_eq!(binary.text().len(), 41 + frame.len());
+    let before = relay.memory();
+    for phone in &mut phones {
+        phone.send(&frame);
+        assert_eq!(binary.text().len(), 41 + frame.len());
+    }
+    let pinned = phones.len() as u64 * 60;
+    eventually("memory after the burst", || {
+        let grown = relay.memory().saturating_sub(before);
+        if grown < pinned / 4 { Ok(()) } else { Err(format!("{grown} KiB grown, {pinned} KiB were read")) }
+    });
+    assert!(is(relay.metrics().get("queued_bytes{endpoint=\"server\"}"), 0));
 }
 
 #[test]

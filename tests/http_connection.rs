@@ -72,7 +72,10 @@ fn a_connection_that_stays_in_http_is_hung_up_and_a_websocket_is_not() {
     }
     phone.send("\"still here\"");
     assert_eq!(binary.json()["frame"], "still here");
-    assert!(relay.metrics().outcomes_since(&before).is_empty(), "none of them was a request to upgrade");
+    let metrics = relay.wait_for_metric("handshakes_in_progress", 0.0);
+    assert!(metrics.outcomes_since(&before).is_empty(), "none of them was a request to upgrade");
+    let timed_out = metrics.get("handshake_failures_total{stage=\"timeout\"}");
+    assert!((timed_out - 2.0).abs() < f64::EPSILON, "one of the three got an answer: {timed_out}");
 }
 
 #[test]

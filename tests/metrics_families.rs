@@ -20,7 +20,7 @@ use exposition::{families, samples};
 use pyrycode_relay::metrics::families::Families;
 use pyrycode_relay::relay::close::CloseCause;
 use pyrycode_relay::relay::observer::{
-    Census, Counts, Direction, DropReason, Endpoint, Observer, UpgradeOutcome,
+    Census, Counts, Direction, DropReason, Endpoint, HandshakeStage, Observer, UpgradeOutcome,
 };
 
 const PREFIX: &str = "pyrycode_relay_";
@@ -122,6 +122,8 @@ fn every_series_is_there_at_zero_on_a_fresh_start() {
     let causes = CloseCause::ALL.map(CloseCause::as_str);
     expected.extend(grid("connections_closed_total", ["cause", "endpoint"], &causes, &endpoints));
     expected.extend(list("queued_bytes", "endpoint", &endpoints));
+    expected.extend(list("handshake_failures_total", "stage", &["proxy", "tls", "http", "timeout"]));
+    expected.insert(format!("{PREFIX}handshakes_in_progress"));
     for name in [
         "grace_expiries_total",
         "reclaims_total",
@@ -284,6 +286,24 @@ fn the_facts_without_labels_move_their_family_only() {
     assert_eq!(
         moved(&families, Observer::push_wake_off),
         expect(&[("push_wakes_total{outcome=\"off\"}", 1.0)])
+    );
+}
+
+#[test]
+fn handshakes_rise_and_fall_and_their_failures_have_a_stage() {
+    let families = fresh();
+    let rise = moved(&families, |f| {
+        f.handshake_began();
+        f.handshake_began();
+    });
+    assert_eq!(rise, expect(&[("handshakes_in_progress", 2.0)]));
+    let fall = moved(&families, |f| {
+        f.handshake_ended(None);
+        f.handshake_ended(Some(HandshakeStage::Timeout));
+    });
+    assert_eq!(
+        fall,
+        expect(&[("handshakes_in_progress", -2.0), ("handshake_failures_total{stage=\"timeout\"}", 1.0)])
     );
 }
 

@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use support::client::Client;
+use support::client::{self, Client};
 use support::relay::{Options, Program, Relay, free_metrics_address};
 use support::{DEADLINE, eventually};
 
@@ -89,6 +89,78 @@ fn the_service_manager_is_told_status_ready_watchdog_and_stopping() {
         other => Err(other),
     });
     assert!(relay.wait_for_exit().success());
+}
+
+#[test]
+fn a_service_manager_that_does_not_read_holds_up_neither_forwarding_nor_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let _deaf = UnixDatagram::bind(&path).unwrap();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"full", &path).is_ok() {}
+    let environment = vec![
+        ("NOTIFY_SOCKET".to_owned(), path.display().to_string()),
+        ("WATCHDOG_USEC".to_owned(), "100000".to_owned()),
+    ];
+    let mut relay = Relay::with_options(Options { environment, ..Options::default() });
+    let mut binary = Client::binary(&relay, "deaf");
+    let mut phone = Client::phone(&relay, "deaf");
+    phone.send("\"through\"");
+    assert_eq!(binary.json()["frame"], "through");
+
+    relay.signal("TERM");
+    assert_eq!(phone.closed().0, 1001);
+    assert_eq!(binary.closed().0, 1001);
+    assert!(relay.wait_for_exit().success());
+    assert_eq!(relay.events_named("drained").len(), 1);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_to_its_end_holds_up_nothing() {
+    let mut relay = Relay::start();
+    let mut binary = Client::binary(&relay, "endless");
+    let mut phone = Client::phone(&relay, "endless");
+    // A pipe that nobody writes to: whoever opens it waits.
+    std::fs::remove_file(relay.config_path()).unwrap();
+    assert!(Command::new("mkfifo").arg(relay.config_path()).status().unwrap().success());
+    relay.signal("HUP");
+    relay.signal("HUP");
+    phone.send("\"through\"");
+    assert_eq!(binary.json()["frame"], "through");
+    relay.signal("TERM");
+    assert_eq!(phone.closed().0, 1001);
+    assert_eq!(binary.closed().0, 1001);
+    assert!(relay.wait_for_exit().success());
+}
+
+#[test]
+fn a_reload_names_what_takes_a_restart_and_what_is_wrong_with_the_file() {
+    let relay = Relay::start();
+    let config = std::fs::read_to_string(relay.config_path()).unwrap();
+    let changed = config.replace("level = \"info\"", "level = \"debug\"") + "[session]\ngrace = \"1s\"\n";
+    std::fs::write(relay.config_path(), &config).unwrap();
+    relay.signal("HUP");
+    let event = relay.wait_for_event("reloaded");
+    assert_eq!((&event["log_level"], event.get("needs_restart")), (&"info".into(), None));
+
+    std::fs::write(relay.config_path(), format!("{config}nonsense = 1\nmore = 2\n")).unwrap();
+    relay.signal("HUP");
+    let cause = relay.wait_for_event("reload_failed")["cause"].as_str().unwrap().to_owned();
+    assert!(cause.contains("log.nonsense") && cause.contains("1 more"), "{cause}");
+    assert!(cause.contains("pyrycode-relay check --config"), "{cause}");
+
+    std::fs::write(relay.config_path(), changed).unwrap();
+    relay.signal("HUP");
+    eventually("the second reload", || {
+        let events = relay.events_named("reloaded");
+        let event = events.get(1).ok_or_else(|| format!("{events:?}"))?;
+        assert_eq!(
+            (&event["log_level"], &event["needs_restart"]),
+            (&"debug".into(), &"session.grace".into())
+        );
+        Ok(())
+    });
 }
 
 #[test]
@@ -185,12 +257,42 @@ fn a_stderr_without_a_reader_harms_nothing() {
 }
 
 #[test]
+fn a_stderr_that_nobody_reads_holds_up_nothing() {
+    let (unread, writer) = UnixStream::pair().unwrap();
+    let metrics = free_metrics_address();
+    let public = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let program = Program::new(&format!("[listen]\npublic = \"{public}\"\nmetrics = \"{metrics}\""));
+    let mut child = program.command().stderr(OwnedFd::from(writer)).spawn().unwrap();
+    eventually("the listener", || TcpStream::connect(public).map_err(|error| error.to_string()));
+    let headers = client::binary_headers("unread");
+    let mut binary = client::connect(public, "/v2/server", &headers).unwrap();
+    // Two lines for each visit: more than the socket holds.
+    for _ in 0..1500 {
+        let mut phone = client::connect(public, "/v2/client", &client::phone_headers("unread")).unwrap();
+        phone.send("1");
+        assert_eq!(binary.json()["frame"], 1);
+        assert_eq!(phone.close(Some(1000)), Some((1000, String::new())));
+        assert_eq!(binary.json()["close_code"], 1000);
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(binary.closed().0, 1001);
+    let status = eventually("the end", || child.try_wait().unwrap().ok_or("still running".to_owned()));
+    assert!(status.success());
+    drop(unread);
+}
+
+#[test]
 fn a_journal_that_is_not_there_is_refused_by_name_and_made_up_for_by_auto() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("[listen]\npublic = \"{}\"\n", taken.local_addr().unwrap());
+    let output = Program::new(&format!("{taken}[log]\nformat = \"journald\"")).command().output().unwrap();
     if std::path::Path::new("/run/systemd/journal/socket").exists() {
-        // With a journal there is nothing to refuse; the package's own test covers that side.
+        // With a journal there is nothing to refuse: the start comes as far as its address.
+        assert_eq!(output.status.code(), Some(69));
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("log.format"));
         return;
     }
-    let output = Program::new("[log]\nformat = \"journald\"").command().output().unwrap();
     assert_eq!(output.status.code(), Some(78));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("log.format") && said.contains("/run/systemd/journal/socket"), "{said}");

@@ -13,11 +13,11 @@ use crate::config::LoadError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// The relay answered the probe, but not as it must.
+    /// The probed relay is not there, refuses, or does not answer as it must.
     ProbeFailed = 1,
     /// The arguments make no sense.
     Usage = 64,
-    /// An address cannot be bound, or the probe's relay cannot be reached.
+    /// An address cannot be bound.
     Unavailable = 69,
     /// A fault inside the program, or of the system under it.
     Internal = 70,

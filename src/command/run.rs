@@ -1,10 +1,16 @@
 //! No command: runs the relay.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::{CommandError, Exit};
 use crate::cli::ConfigArgs;
 use crate::config::Config;
-use crate::event;
+use crate::event::{self, InitError};
 use crate::service::{self, ServiceError};
+
+/// How long the end of the process waits for the last lines of the log to be taken.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Runs the relay until it is told to stop.
 ///
@@ -13,12 +19,17 @@ use crate::service::{self, ServiceError};
 /// [`Exit::Config`] for a configuration that is refused, [`Exit::Unavailable`] for an address that cannot be bound,
 /// [`Exit::Internal`] for everything else that the relay cannot do without.
 pub fn run(args: &ConfigArgs) -> Result<(), CommandError> {
-    let load = || Config::load(args.config.as_deref());
+    let path = args.config.clone();
+    let load = move || Config::load(path.as_deref());
     let (config, source) = load()?;
-    let log = event::init(config.log.level, config.log.format)
-        .map_err(|error| CommandError::new(Exit::Config, format!("log.format: {error}")))?;
-    let reload = || load().map(|(config, _)| config);
-    service::run(&config, &source, &log, &reload).map_err(|error| {
+    let log = event::init(config.log.level, config.log.format).map_err(|error| {
+        let exit = if matches!(error, InitError::Journald(_)) { Exit::Config } else { Exit::Internal };
+        CommandError::new(exit, format!("log.format: {error}"))
+    })?;
+    let load = Arc::new(move || load().map(|(config, _)| config));
+    let ended = service::run(config, &source, log.clone(), load);
+    log.flush(LAST_LINES);
+    ended.map_err(|error| {
         let exit = match error {
             ServiceError::Bind { .. } => Exit::Unavailable,
             _ => Exit::Internal,

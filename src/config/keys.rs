@@ -14,6 +14,7 @@ use crate::event::{Format, Level};
 
 use super::kind::{Count, Kind, List, Optional, Size, Time, checked, text};
 use super::loopback::LoopbackAddr;
+use super::problem::Fault;
 use super::types::{
     CLIENT_ADDRESS_SOURCE, ClientAddressSource, LOG_FORMAT, LOG_LEVEL, MetricsListen, PLAINTEXT, Plaintext,
     PublicListen, TLS_MODE, TlsMode, absolute_path, contact, domain, https_url, network, path_or_credential,
@@ -31,7 +32,7 @@ pub struct Key {
     pub doc: &'static str,
     /// Whether the relay acts on it; if not, only its default is accepted.
     pub built: bool,
-    pub(super) read: fn(&mut Config, &DeValue<'_>) -> Result<(), String>,
+    pub(super) read: fn(&mut Config, &DeValue<'_>) -> Result<(), Vec<Fault>>,
     pub(super) write: fn(&Config) -> Option<String>,
     allowed: fn() -> String,
 }
@@ -60,11 +61,6 @@ impl Key {
 #[must_use]
 pub fn keys() -> &'static [Key] {
     KEYS
-}
-
-/// Whether the relay acts on the key with this dotted name.
-pub(super) fn is_built(path: &str) -> bool {
-    KEYS.iter().any(|key| key.built && key.path() == path)
 }
 
 macro_rules! built {

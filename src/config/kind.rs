@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::problem::{quote, shorten};
+use super::problem::{Fault, quote, shorten};
 
 /// How the values of a key look in the file.
 pub(super) trait Kind {
@@ -19,8 +19,8 @@ pub(super) trait Kind {
     /// What may be written, for a message and the documentation.
     fn allowed(&self) -> String;
 
-    /// Reads a value, or says what is wrong with it and what is allowed.
-    fn read(&self, value: &DeValue<'_>) -> Result<Self::Value, String>;
+    /// Reads a value, or says everything that is wrong with it.
+    fn read(&self, value: &DeValue<'_>) -> Result<Self::Value, Vec<Fault>>;
 
     /// The value as TOML; nothing for a value that means that the key is not set.
     fn write(&self, value: &Self::Value) -> Option<String>;
@@ -33,9 +33,19 @@ pub(super) fn type_name(value: &DeValue<'_>) -> String {
     format!("{article} {name}")
 }
 
+/// The only fault of a value.
+fn fault(what: String, advice: impl Into<String>) -> Vec<Fault> {
+    vec![Fault { what, advice: advice.into() }]
+}
+
+/// A value of another type than the expected one.
+fn mistyped(expected: &str, value: &DeValue<'_>, allowed: &str) -> Vec<Fault> {
+    fault(format!("expected {expected}, found {}", type_name(value)), format!("allowed: {allowed}"))
+}
+
 /// The text of a string value; for another type, what was expected and found.
-fn string<'a>(value: &'a DeValue<'_>, allowed: &str) -> Result<&'a str, String> {
-    value.as_str().ok_or_else(|| format!("expected a string, found {}; allowed: {allowed}", type_name(value)))
+fn string<'a>(value: &'a DeValue<'_>, allowed: &str) -> Result<&'a str, Vec<Fault>> {
+    value.as_str().ok_or_else(|| mistyped("a string", value, allowed))
 }
 
 /// Text as a TOML string.
@@ -92,6 +102,11 @@ pub(super) fn human_time(time: Duration) -> String {
     in_largest_unit(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), TIME)
 }
 
+/// A value of the right form that is beyond the bounds of its kind.
+fn out_of_range(value: &str, kind: &impl Kind) -> Vec<Fault> {
+    fault(format!("{value} is out of range"), format!("allowed: {}", kind.allowed()))
+}
+
 /// A length of time, more than nothing and at most `hours`: `"500ms"`, `"30s"`, `"5m"`, `"1h"`.
 pub(super) struct Time {
     /// The longest allowed.
@@ -105,14 +120,14 @@ impl Kind for Time {
         format!("a duration from \"1ms\" to \"{}h\"", self.hours)
     }
 
-    fn read(&self, value: &DeValue<'_>) -> Result<Duration, String> {
+    fn read(&self, value: &DeValue<'_>) -> Result<Duration, Vec<Fault>> {
         let text = string(value, "a duration such as \"500ms\", \"30s\", \"5m\" or \"1h\"")?;
         let Some(millis) = with_unit(text, TIME) else {
-            let text = quote(text);
-            return Err(format!("{text} is not a duration; write \"500ms\", \"30s\", \"5m\" or \"1h\""));
+            let what = format!("{} is not a duration", quote(text));
+            return Err(fault(what, "write \"500ms\", \"30s\", \"5m\" or \"1h\""));
         };
         if millis == 0 || millis > self.hours * 3_600_000 {
-            return Err(format!("{} is out of range; allowed: {}", quote(text), self.allowed()));
+            return Err(out_of_range(&quote(text), self));
         }
         Ok(Duration::from_millis(millis))
     }
@@ -137,16 +152,16 @@ impl Kind for Size {
         format!("a size from \"{}\" to \"{}\"", human_bytes(self.min), human_bytes(self.max))
     }
 
-    fn read(&self, value: &DeValue<'_>) -> Result<usize, String> {
+    fn read(&self, value: &DeValue<'_>) -> Result<usize, Vec<Fault>> {
         let text = string(value, "a size such as \"512B\", \"64KiB\", \"4MiB\" or \"1GiB\"")?;
         let Some(bytes) = with_unit(text, SIZE) else {
-            let text = quote(text);
-            return Err(format!("{text} is not a size; write \"512B\", \"64KiB\", \"4MiB\" or \"1GiB\""));
+            let what = format!("{} is not a size", quote(text));
+            return Err(fault(what, "write \"512B\", \"64KiB\", \"4MiB\" or \"1GiB\""));
         };
         usize::try_from(bytes)
             .ok()
             .filter(|bytes| (self.min..=self.max).contains(bytes))
-            .ok_or_else(|| format!("{} is out of range; allowed: {}", quote(text), self.allowed()))
+            .ok_or_else(|| out_of_range(&quote(text), self))
     }
 
     fn write(&self, value: &usize) -> Option<String> {
@@ -169,20 +184,14 @@ impl Kind for Count {
         format!("a whole number from {} to {}", self.min, self.max)
     }
 
-    fn read(&self, value: &DeValue<'_>) -> Result<usize, String> {
+    fn read(&self, value: &DeValue<'_>) -> Result<usize, Vec<Fault>> {
         let Some(integer) = value.as_integer() else {
-            return Err(format!(
-                "expected an integer, found {}; allowed: {}",
-                type_name(value),
-                self.allowed()
-            ));
+            return Err(mistyped("an integer", value, &self.allowed()));
         };
         usize::from_str_radix(integer.as_str(), integer.radix())
             .ok()
             .filter(|number| (self.min..=self.max).contains(number))
-            .ok_or_else(|| {
-                format!("{} is out of range; allowed: {}", shorten(&integer.to_string()), self.allowed())
-            })
+            .ok_or_else(|| out_of_range(&shorten(&integer.to_string()), self))
     }
 
     fn write(&self, value: &usize) -> Option<String> {
@@ -204,13 +213,11 @@ impl<T: Copy + PartialEq> Kind for Word<T> {
         }
     }
 
-    fn read(&self, value: &DeValue<'_>) -> Result<T, String> {
+    fn read(&self, value: &DeValue<'_>) -> Result<T, Vec<Fault>> {
         let text = string(value, &self.allowed())?;
-        self.0
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, meaning)| *meaning)
-            .ok_or_else(|| format!("{} is not known; write {}", quote(text), self.allowed()))
+        self.0.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
+            fault(format!("{} is not known", quote(text)), format!("write {}", self.allowed()))
+        })
     }
 
     fn write(&self, value: &T) -> Option<String> {
@@ -218,7 +225,8 @@ impl<T: Copy + PartialEq> Kind for Word<T> {
     }
 }
 
-/// Text that a type reads by its own rules. Its error continues a sentence that starts with the text.
+/// Text that a type reads by its own rules. Its error continues a sentence that starts with the text: what is wrong,
+/// a semicolon, and what to do about it.
 pub(super) struct Text<T> {
     /// What may be written.
     allowed: &'static str,
@@ -246,9 +254,12 @@ impl<T: fmt::Display> Kind for Text<T> {
         self.allowed.to_owned()
     }
 
-    fn read(&self, value: &DeValue<'_>) -> Result<T, String> {
+    fn read(&self, value: &DeValue<'_>) -> Result<T, Vec<Fault>> {
         let text = string(value, self.allowed)?;
-        (self.parse)(text).map_err(|error| format!("{} {error}", quote(text)))
+        (self.parse)(text).map_err(|error| {
+            let (what, advice) = error.split_once("; ").unwrap_or((&error, self.allowed));
+            fault(format!("{} {what}", quote(text)), advice)
+        })
     }
 
     fn write(&self, value: &T) -> Option<String> {
@@ -266,22 +277,18 @@ impl<K: Kind> Kind for List<K> {
         format!("an array; each element {}", self.0.allowed())
     }
 
-    fn read(&self, value: &DeValue<'_>) -> Result<Self::Value, String> {
+    fn read(&self, value: &DeValue<'_>) -> Result<Self::Value, Vec<Fault>> {
         let Some(array) = value.as_array() else {
-            return Err(format!(
-                "expected an array, found {}; allowed: {}",
-                type_name(value),
-                self.allowed()
-            ));
+            return Err(mistyped("an array", value, &self.allowed()));
         };
-        array
-            .iter()
-            .zip(1..)
-            .map(|(element, nth)| {
-                let read = self.0.read(element.get_ref());
-                read.map_err(|error| format!("element {nth}: {error}"))
-            })
-            .collect()
+        let (mut elements, mut faults) = (Vec::new(), Vec::new());
+        for (element, nth) in array.iter().zip(1..) {
+            match self.0.read(element.get_ref()) {
+                Ok(element) => elements.push(element),
+                Err(found) => faults.extend(found.into_iter().map(|fault| fault.of_element(nth))),
+            }
+        }
+        if faults.is_empty() { Ok(elements) } else { Err(faults) }
     }
 
     fn write(&self, value: &Self::Value) -> Option<String> {
@@ -300,7 +307,7 @@ impl<K: Kind> Kind for Optional<K> {
         self.0.allowed()
     }
 
-    fn read(&self, value: &DeValue<'_>) -> Result<Self::Value, String> {
+    fn read(&self, value: &DeValue<'_>) -> Result<Self::Value, Vec<Fault>> {
         self.0.read(value).map(Some)
     }
 

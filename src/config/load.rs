@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::Config;
-use super::problem::{Lines, Problem, Problems};
+use super::problem::{Lines, Problem, Problems, one_line};
 use crate::cli::DEFAULT_CONFIG;
 
 /// More than any configuration needs, and little enough to read when a wrong path names something endless.
@@ -33,6 +33,19 @@ pub enum LoadError {
     TooLarge(PathBuf),
     /// The file was read, and this is wrong with it.
     Invalid(Problems),
+}
+
+impl LoadError {
+    /// What is wrong, in one line: for an event of the log, which is no place for a list. It names the first
+    /// problem, counts the others, and says how to see them all.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        // The name of a file may hold a line break, and so may what a file system says.
+        one_line(&match self {
+            Self::Invalid(problems) => problems.summary(),
+            other => other.to_string(),
+        })
+    }
 }
 
 impl Config {

@@ -58,8 +58,10 @@ impl LoopbackAddr {
     }
 }
 
-/// Whether only this host can reach the address. An IPv4-mapped IPv6 address does not count.
-pub(super) fn is_loopback(ip: IpAddr) -> bool {
+/// Whether only this host can reach the address: 127.0.0.0/8 and `[::1]`. An IPv4-mapped IPv6 address does not count.
+///
+/// The rule itself, apart from the port: a socket that is already bound has one.
+pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => ip == Ipv6Addr::LOCALHOST,

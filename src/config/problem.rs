@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+/// The most characters of the first problem that a summary repeats. Whoever logs a summary may cut it at 1 KiB, and
+/// the end of it, which says how to see the rest, must survive that.
+const SUMMARY: usize = 500;
+
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -11,6 +15,15 @@ pub struct Problem {
     pub key: String,
     /// What is wrong, and what is allowed.
     pub text: String,
+}
+
+impl Problem {
+    /// The problem as a line of the report on `file`.
+    fn line_in(&self, file: &str) -> String {
+        let Self { line, key, text } = self;
+        let colon = if key.is_empty() { "" } else { ": " };
+        format!("{file}:{line}: {key}{colon}{text}")
+    }
 }
 
 /// Everything that is wrong with one configuration; never empty.
@@ -39,6 +52,17 @@ impl Problems {
     pub fn count(&self) -> usize {
         self.list.len()
     }
+
+    /// The first problem, how many more there are, and how to see them all; in one line if the file's name is.
+    pub(super) fn summary(&self) -> String {
+        let first = self.list.first().map(|problem| problem.line_in(&self.file)).unwrap_or_default();
+        let first = cut(&first, SUMMARY);
+        let more = match self.list.len() {
+            0 | 1 => String::new(),
+            count => format!("; and {} more", count - 1),
+        };
+        format!("{first}{more}; see: pyrycode-relay check --config {}", self.file)
+    }
 }
 
 impl<'a> IntoIterator for &'a Problems {
@@ -52,9 +76,8 @@ impl<'a> IntoIterator for &'a Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Problem { line, key, text } in &self.list {
-            let colon = if key.is_empty() { "" } else { ": " };
-            writeln!(f, "{}:{line}: {key}{colon}{text}", self.file)?;
+        for problem in &self.list {
+            writeln!(f, "{}", problem.line_in(&self.file))?;
         }
         let plural = if self.list.len() == 1 { "problem" } else { "problems" };
         write!(f, "{} {plural} in {}", self.list.len(), self.file)
@@ -62,6 +85,30 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// What is wrong with one value, and what to write instead: the two halves of a problem's text.
+///
+/// They are apart because the advice misleads where no other value than the default is accepted.
+#[derive(Debug)]
+pub(super) struct Fault {
+    /// What is wrong, such as `0 is out of range`.
+    pub(super) what: String,
+    /// What to do about it, such as `allowed: a whole number from 1 to 64`.
+    pub(super) advice: String,
+}
+
+impl Fault {
+    /// The same fault, of an element of a list.
+    pub(super) fn of_element(self, nth: usize) -> Self {
+        Self { what: format!("element {nth}: {}", self.what), ..self }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.advice)
+    }
+}
 
 /// Turns byte offsets into line numbers.
 pub(super) struct Lines {
@@ -86,10 +133,29 @@ const EXCERPT: usize = 60;
 
 /// The start of a text that may be of any length.
 pub(super) fn shorten(text: &str) -> String {
-    match text.char_indices().nth(EXCERPT) {
+    cut(text, EXCERPT)
+}
+
+/// The first `most` characters of a text, and a sign if there were more.
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
+}
+
+/// The text without anything that ends a line or steers a terminal: such characters are escaped.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        // U+2028 and U+2029 separate lines and paragraphs, and are no control characters.
+        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 /// Quotes text from the file for a message: escaped, so that it cannot break the line, and not at any length.

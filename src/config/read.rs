@@ -2,15 +2,19 @@
 //!
 //! The parser recovers from most syntax errors and still delivers the rest of the document. Where it could not
 //! read a line it delivers a made-up value, so whatever stands on a line with a syntax error is not judged again.
+//!
+//! Only the default of a key that is not built can ever be in effect, so a configuration holds nothing else, whatever
+//! the file says: rules that span several keys then judge what will hold once the file is corrected.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{Config, Key, keys};
 use super::kind::type_name;
-use super::problem::{Lines, Problem, Problems, closest, quote, show_key};
+use super::problem::{Fault, Lines, Problem, Problems, closest, quote, shorten, show_key};
 use super::rules::{self, Written};
 
 /// The walk through one document.
@@ -37,7 +41,10 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, Problems> {
     for error in &errors {
         reader.syntax(error);
     }
-    for (name, value) in document.get_ref() {
+    // What a mistyped table says counts only where the table that was meant says nothing, so that is read first.
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        document.get_ref().iter().partition(|(name, _)| is_table(name.get_ref()));
+    for (name, value) in known.into_iter().chain(unknown) {
         reader.top_level(name, value);
     }
     let Reader { config, written, mut problems, .. } = reader;
@@ -67,19 +74,29 @@ impl Reader<'_> {
     fn top_level(&mut self, name: &Spanned<impl AsRef<str>>, value: &Spanned<DeValue<'_>>) {
         let line = self.lines.of(name.span().start);
         let name = name.get_ref().as_ref();
-        let known = keys().iter().any(|key| key.table == name);
+        let known = is_table(name);
         match value.get_ref() {
-            DeValue::Table(entries) if known => {
-                for (key, value) in entries {
-                    self.entry(name, key, value);
-                }
-            }
+            DeValue::Table(entries) if known => self.entries(name, entries),
             other if known => {
                 let text = format!("expected a table, found {}; write [{name}]", type_name(other));
                 self.report(line, name.to_owned(), text);
             }
-            DeValue::Table(_) => self.report(line, show_key(name), unknown_table(name)),
+            DeValue::Table(entries) => {
+                let tables = tables();
+                let Some(meant) = closest(name, tables.iter().copied()) else {
+                    let text = format!("unknown table; the tables are: {}", tables.join(", "));
+                    return self.report(line, show_key(name), text);
+                };
+                self.report(line, show_key(name), format!("unknown table; did you mean [{meant}]?"));
+                self.entries(meant, entries);
+            }
             _ => self.report(line, show_key(name), unknown_key("", name)),
+        }
+    }
+
+    fn entries(&mut self, table: &str, entries: &DeTable<'_>) {
+        for (key, value) in entries {
+            self.entry(table, key, value);
         }
     }
 
@@ -92,44 +109,56 @@ impl Reader<'_> {
         };
         // A value can end on another line than it starts on; a syntax error in any of them makes it a guess.
         let last = self.lines.of(value.span().end);
-        if self.broken.range(line..=last.max(line)).next().is_some() {
-            self.written.keys.insert(key.path(), (line, false));
-            return;
+        let guessed = self.broken.range(line..=last.max(line)).next().is_some();
+        let mut read = self.config.clone();
+        let faults = (key.read)(&mut read, value.get_ref()).err().unwrap_or_default();
+        if guessed {
+            // The syntax error is the problem of this line.
+        } else if key.built {
+            for fault in &faults {
+                self.report(line, key.path(), fault.to_string());
+            }
+        } else if let Some(text) = not_built(key, &read, &faults) {
+            self.report(line, key.path(), text);
         }
-        let read = (key.read)(&mut self.config, value.get_ref());
-        self.written.keys.insert(key.path(), (line, read.is_ok()));
-        match read {
-            Err(text) => self.report(line, key.path(), text),
-            Ok(()) => {
-                if let Some(text) = not_built(key, &self.config) {
-                    self.report(line, key.path(), text);
-                }
+        if let Entry::Vacant(first) = self.written.keys.entry(key.path()) {
+            let good = !guessed && faults.is_empty();
+            first.insert((line, good || !key.built));
+            if good && key.built {
+                self.config = read;
             }
         }
     }
 }
 
-/// What is wrong with a value that nothing acts on yet.
-fn not_built(key: &Key, config: &Config) -> Option<String> {
+/// What is wrong with a value that nothing acts on yet. The one thing that helps comes first; what else is wrong with
+/// the value follows, but not what would be allowed, because it is not.
+fn not_built(key: &Key, config: &Config, faults: &[Fault]) -> Option<String> {
     let (value, default) = ((key.write)(config), key.default());
-    if key.built || value == default {
+    if faults.is_empty() && value == default {
         return None;
     }
-    let value = super::problem::shorten(&value.unwrap_or_default());
-    let only = match default {
-        Some(default) => format!("only {default} is built in this version"),
-        None => "not built in this version, leave it out".to_owned(),
+    let (only, any) = match default {
+        Some(default) => (format!("only {default} is built in this version"), "any other value"),
+        None => ("not built in this version, leave it out".to_owned(), "any value"),
     };
-    Some(format!("{only}; {value} is refused rather than ignored"))
+    if faults.is_empty() {
+        let value = shorten(&value.unwrap_or_default());
+        return Some(format!("{only}; {value} is refused rather than ignored"));
+    }
+    let faults: Vec<_> = faults.iter().map(|fault| fault.what.as_str()).collect();
+    Some(format!("{only}; {any} is refused rather than ignored ({})", faults.join("; ")))
 }
 
-fn unknown_table(name: &str) -> String {
+/// The tables, in the order of the reference file.
+fn tables() -> Vec<&'static str> {
     let mut tables: Vec<_> = keys().iter().map(|key| key.table).collect();
     tables.dedup();
-    match closest(name, tables.iter().copied()) {
-        Some(table) => format!("unknown table; did you mean [{table}]?"),
-        None => format!("unknown table; the tables are: {}", tables.join(", ")),
-    }
+    tables
+}
+
+fn is_table(name: &str) -> bool {
+    keys().iter().any(|key| key.table == name)
 }
 
 /// Says what could have been meant by a key that is not in `table`; an empty `table` is the top of the file.

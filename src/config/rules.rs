@@ -1,20 +1,23 @@
 //! Rules that span several keys.
 //!
 //! A rule is skipped when one of its values could not be read: that value has its own problem already, and the
-//! default that stands in for it proves nothing.
+//! default that stands in for it proves nothing. A key that is not built is different: no other value than its
+//! default is accepted, so a rule takes that, whatever the file says. The rules of `[tls]` and `[client_address]`
+//! therefore wait until those are built: before, they would only add contradictions to the refusal.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use super::keys::{Config, is_built};
+use super::keys::Config;
 use super::kind::{human_bytes, human_time};
 use super::loopback::is_loopback;
 use super::problem::Problem;
-use super::types::{ClientAddressSource, Plaintext, PublicListen, TlsMode};
+use super::types::{ClientAddressSource, MetricsListen, Plaintext, PublicListen, TlsMode};
 
 /// What the walk found in the file, for the rules that span several keys.
 #[derive(Default)]
 pub(super) struct Written {
-    /// Each known key that stands in the file: its line, and whether its value could be read.
+    /// Each known key that stands in the file: its line, and whether the configuration holds what will be in effect.
     pub(super) keys: BTreeMap<String, (usize, bool)>,
 }
 
@@ -24,9 +27,10 @@ impl Written {
         self.keys.get(path).map(|(line, _)| *line)
     }
 
-    /// Whether the configuration holds what the file means: the key was left out, or could be read.
+    /// Whether the configuration holds what will be in effect: the key was left out, could be read, or can only have
+    /// its default.
     pub(super) fn known(&self, path: &str) -> bool {
-        self.keys.get(path).is_none_or(|(_, read)| *read)
+        self.keys.get(path).is_none_or(|(_, known)| *known)
     }
 }
 
@@ -55,6 +59,7 @@ impl Rules<'_> {
 pub(super) fn check(config: &Config, written: &Written, problems: &mut Vec<Problem>) {
     let mut rules = Rules { written, problems };
     plaintext(config, &mut rules);
+    one_address_each(config, &mut rules);
     tls(config, &mut rules);
     queues(config, &mut rules);
 
@@ -76,10 +81,8 @@ pub(super) fn check(config: &Config, written: &Written, problems: &mut Vec<Probl
 /// What leaves this host unencrypted does so because somebody said it.
 fn plaintext(config: &Config, rules: &mut Rules<'_>) {
     let PublicListen::Address(public) = config.listen.public;
-    // As long as no mode is built there is no TLS, whatever the file asks for; and a mode that could not be read
-    // may have been meant to turn it on.
-    let mode = "tls.mode";
-    let tls = is_built(mode) && (config.tls.mode != TlsMode::Off || !rules.written.known(mode));
+    // A mode that could not be read may have been meant to turn TLS on.
+    let tls = config.tls.mode != TlsMode::Off || !rules.written.known("tls.mode");
     let open = !tls && config.listen.plaintext == Plaintext::Loopback && !is_loopback(public.ip());
     rules.rule(&["listen.public", "listen.plaintext"], open, || {
         format!(
@@ -88,6 +91,36 @@ fn plaintext(config: &Config, rules: &mut Rules<'_>) {
              TLS proxy runs on another host, or tls.mode in a version that has TLS built in"
         )
     });
+}
+
+/// Of two sockets for the same address and port, only the first can be bound; or, where one stands for every address,
+/// it depends on the system which of them a client reaches.
+fn one_address_each(config: &Config, rules: &mut Rules<'_>) {
+    let (PublicListen::Address(public), MetricsListen::Address(metrics)) =
+        (config.listen.public, config.listen.metrics)
+    else {
+        return;
+    };
+    let metrics = metrics.get();
+    // With port 0 the kernel finds a free one. An IPv4 address that is written as IPv6 is the same address.
+    let both = public.port() == metrics.port() && covers(public.ip().to_canonical(), metrics.ip());
+    // Both keys are to blame alike, so the problem is that of one that stands in the file.
+    let keys = match rules.written.line("listen.public") {
+        Some(_) => ["listen.public", "listen.metrics"],
+        None => ["listen.metrics", "listen.public"],
+    };
+    rules.rule(&keys, both, || {
+        format!(
+            "listen.public = \"{public}\" and listen.metrics = \"{metrics}\" are the same address and port; \
+             choose another port for one of them"
+        )
+    });
+}
+
+/// Whether a socket for `wide` takes what is meant for `narrow`. `[::]` counts for IPv4 too: whether it does so is a
+/// setting of the system.
+fn covers(wide: IpAddr, narrow: IpAddr) -> bool {
+    wide == narrow || wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
 }
 
 /// The optional keys of `[tls]` belong to a mode; elsewhere they would do nothing.

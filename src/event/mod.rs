@@ -5,14 +5,15 @@
 //! and no others. Their arguments are typed, so that a payload or a token cannot slip in, and what a stranger
 //! chose is escaped (see `value`). An event below the level costs one atomic load: nothing is formatted.
 //!
-//! Writing happens on the calling thread, one system call per event; no thread is started. A stderr that is
-//! closed loses the line and nothing else.
+//! Lines on stderr are written by a thread of their own, so that nobody waits for whoever reads them; a stderr that is
+//! closed or not read loses lines and nothing else. The journal is written to by the calling thread.
 //!
 //! Functions that take `suppressed` are for occurrences that a peer can repeat at will: the caller asks a
 //! [`Throttle`] first.
 
 mod names;
 mod output;
+mod stderr;
 mod throttle;
 mod value;
 
@@ -75,9 +76,15 @@ pub fn ready() {
     emit!(INFO, "ready");
 }
 
-/// What can be read again at run time was read again; `level` is the log level from now on.
-pub fn reloaded(level: Level) {
-    emit!(INFO, "reloaded", log_level = Plain(level.as_str()));
+/// What can be read again at run time was read again; `level` is the log level from now on. `needs_restart` names
+/// the keys that were changed, too, and stay as they were.
+pub fn reloaded(level: Level, needs_restart: Option<&str>) {
+    emit!(
+        INFO,
+        "reloaded",
+        log_level = Plain(level.as_str()),
+        needs_restart = needs_restart.as_ref().map(|keys| Outside::Text(keys)),
+    );
 }
 
 /// A reload was refused; everything stays as it was.
@@ -116,7 +123,7 @@ pub fn server_claimed(server_id: &str, binary_version: &[u8], remote: IpAddr) {
     );
 }
 
-/// A binary was refused because another one, which answered, holds the server-id. The refused one's version is
+/// A binary was refused because another one holds the server-id. The refused one's version is
 /// not logged (PROTOCOL § 7). Throttled.
 pub fn server_id_conflict(server_id: &str, remote: IpAddr, suppressed: u64) {
     emit!(
@@ -215,7 +222,8 @@ pub fn unknown_conn_id(server_id: &str, conn_id: Option<&dyn Display>, suppresse
     );
 }
 
-/// A connection ended in another way than its peer's goodbye; without `conn_id` it was the binary's.
+/// A binary's or phone's connection ended in another way than by its peer's close frame or a shutdown; without
+/// `conn_id` it was the binary's.
 pub fn connection_lost(server_id: &str, conn_id: Option<&dyn Display>, cause: CloseCause) {
     emit!(
         INFO,
@@ -226,10 +234,16 @@ pub fn connection_lost(server_id: &str, conn_id: Option<&dyn Display>, cause: Cl
     );
 }
 
-/// A listener could not take a connection, for example because descriptors ran out; it tries again. Throttled
-/// per listener.
-pub fn accept_failed(error: &io::Error, suppressed: u64) {
-    emit!(WARN, "accept_failed", cause = Outside::Text(error), suppressed = Count(suppressed));
+/// The listener at `listen` could not take a connection, for example because descriptors ran out; it tries again.
+/// Throttled per listener.
+pub fn accept_failed(listen: SocketAddr, error: &io::Error, suppressed: u64) {
+    emit!(
+        WARN,
+        "accept_failed",
+        listen = Plain(listen),
+        cause = Outside::Text(error),
+        suppressed = Count(suppressed),
+    );
 }
 
 /// A scrape could not be answered, for example because collecting the figures panicked. Throttled by the caller.
@@ -240,4 +254,9 @@ pub fn scrape_failed(cause: &dyn Display, suppressed: u64) {
 /// The metrics thread ended although nobody asked it to: there are no scrapes from now on.
 pub fn metrics_thread_failed(cause: &dyn Display) {
     emit!(ERROR, "metrics_thread_failed", cause = Outside::Text(cause));
+}
+
+/// This many lines were lost because stderr was not read. Written when it is read again.
+pub fn log_lines_lost(suppressed: u64) {
+    emit!(WARN, "log_lines_lost", suppressed = Count(suppressed));
 }

@@ -1,10 +1,10 @@
 //! Where events go: the journal, or lines of text or JSON on stderr; and from which level on.
 
 use std::fmt::{self, Debug, Write as _};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -16,6 +16,7 @@ use tracing_subscriber::{Registry, reload};
 
 use super::TARGET;
 use super::names::{Format, Level};
+use super::stderr::Stderr;
 
 /// Why the log could not be set up.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ use super::names::{Format, Level};
 pub enum InitError {
     /// The journal was asked for by name and cannot be reached.
     Journald(io::Error),
+    /// The thread that writes to stderr could not be started.
+    Thread(io::Error),
     /// [`init`] was called before in this process.
     AlreadySet,
 }
@@ -35,6 +38,7 @@ impl fmt::Display for InitError {
                 "log format \"journald\" was asked for, but the journal's socket /run/systemd/journal/socket \
                  cannot be used: {error}; allowed without a journal are \"auto\", \"text\" and \"json\""
             ),
+            Self::Thread(error) => write!(f, "the thread that writes the log cannot be started: {error}"),
             Self::AlreadySet => f.write_str("the log of this process was already set up"),
         }
     }
@@ -43,7 +47,7 @@ impl fmt::Display for InitError {
 impl std::error::Error for InitError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Journald(error) => Some(error),
+            Self::Journald(error) | Self::Thread(error) => Some(error),
             Self::AlreadySet => None,
         }
     }
@@ -53,6 +57,8 @@ impl std::error::Error for InitError {
 #[derive(Clone, Debug)]
 pub struct Handle {
     filter: reload::Handle<Filter, Registry>,
+    /// Where lines wait, if they do.
+    stderr: Option<Stderr>,
 }
 
 impl Handle {
@@ -62,6 +68,13 @@ impl Handle {
         // the filter, which has no code that panics.
         let _ = self.filter.reload(Filter(level.filter()));
     }
+
+    /// Waits until every event so far was written, for `limit` at most. For the end of the process.
+    pub fn flush(&self, limit: Duration) {
+        if let Some(stderr) = &self.stderr {
+            stderr.flush(limit);
+        }
+    }
 }
 
 /// Takes finished lines, each ending in a line break. What cannot be written is lost: logging must not fail
@@ -69,16 +82,6 @@ impl Handle {
 pub trait Sink: Send + Sync + 'static {
     /// Writes one line.
     fn write_line(&self, line: &[u8]);
-}
-
-/// Lines on stderr, each in one system call, so that lines of several threads or processes do not mix.
-struct Stderr;
-
-impl Sink for Stderr {
-    fn write_line(&self, line: &[u8]) {
-        // A reader that is gone (EPIPE) is no reason to stop, and there is nowhere left to report it.
-        let _ = io::stderr().write_all(line);
-    }
 }
 
 /// The shape of a line.
@@ -100,11 +103,12 @@ pub enum Layout {
 pub fn init(level: Level, format: Format) -> Result<Handle, InitError> {
     let (dispatch, handle) = match format {
         Format::Journald => to_journal(level).map_err(InitError::Journald)?,
-        Format::Auto if stderr_is_the_journal() => {
-            to_journal(level).unwrap_or_else(|_| to_sink(level, Layout::Text, Stderr))
-        }
-        Format::Auto | Format::Text => to_sink(level, Layout::Text, Stderr),
-        Format::Json => to_sink(level, Layout::Json, Stderr),
+        Format::Auto if stderr_is_the_journal() => match to_journal(level) {
+            Ok(log) => log,
+            Err(_) => to_stderr(level, Layout::Text)?,
+        },
+        Format::Auto | Format::Text => to_stderr(level, Layout::Text)?,
+        Format::Json => to_stderr(level, Layout::Json)?,
     };
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| InitError::AlreadySet)?;
     Ok(handle)
@@ -114,6 +118,12 @@ pub fn init(level: Level, format: Format) -> Result<Handle, InitError> {
 /// used within `tracing::dispatcher::with_default`.
 pub fn to_sink(level: Level, layout: Layout, sink: impl Sink) -> (Dispatch, Handle) {
     assemble(level, Lines { layout, sink })
+}
+
+fn to_stderr(level: Level, layout: Layout) -> Result<(Dispatch, Handle), InitError> {
+    let stderr = Stderr::start().map_err(InitError::Thread)?;
+    let (dispatch, handle) = to_sink(level, layout, stderr.clone());
+    Ok((dispatch, Handle { stderr: Some(stderr), ..handle }))
 }
 
 fn to_journal(level: Level) -> io::Result<(Dispatch, Handle)> {
@@ -135,7 +145,7 @@ type Filtered = tracing_subscriber::layer::Layered<reload::Layer<Filter, Registr
 fn assemble(level: Level, output: impl Layer<Filtered> + Send + Sync) -> (Dispatch, Handle) {
     let (filter, handle) = reload::Layer::new(Filter(level.filter()));
     let log = tracing_subscriber::registry().with(filter).with(output);
-    (Dispatch::new(log), Handle { filter: handle })
+    (Dispatch::new(log), Handle { filter: handle, stderr: None })
 }
 
 /// Whether stderr is a stream to the journal: `JOURNAL_STREAM` names the device and inode of the stream that

@@ -18,8 +18,9 @@ const OUTSIDE_MAX: usize = 1024;
 /// Stands for what [`OUTSIDE_MAX`] cut off.
 const CUT: &str = "...";
 
-/// A value that somebody else chose. Shows as printable ASCII without line breaks, `"` and `\` escaped with a
-/// backslash, every other byte as `\xHH`, and cut after 1024 bytes.
+/// A value that somebody else chose. Shows as printable ASCII without line breaks, every other byte as `\xHH`, and
+/// cut after 1024 bytes. In the readable line (`{:#}`) it stands in quotes, so there `"` and `\` are escaped too; the
+/// structured outputs have their own ways to keep values apart.
 #[derive(Clone, Copy)]
 pub(super) enum Outside<'a> {
     /// Something that shows itself as text.
@@ -30,7 +31,7 @@ pub(super) enum Outside<'a> {
 
 impl Display for Outside<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let mut escape = Escape { out: f, left: OUTSIDE_MAX };
+        let mut escape = Escape { quoted: f.alternate(), out: f, left: OUTSIDE_MAX };
         match self {
             Self::Text(text) => {
                 // The cut makes the writer fail on purpose, and a value whose own `Display` fails has at least
@@ -45,6 +46,7 @@ impl Display for Outside<'_> {
 
 /// Escapes what is written through it.
 struct Escape<'a, 'b> {
+    quoted: bool,
     out: &'a mut Formatter<'b>,
     left: usize,
 }
@@ -58,8 +60,8 @@ impl Escape<'_, '_> {
             };
             self.left = left;
             match byte {
-                b'"' => self.out.write_str("\\\"")?,
-                b'\\' => self.out.write_str("\\\\")?,
+                b'"' if self.quoted => self.out.write_str("\\\"")?,
+                b'\\' if self.quoted => self.out.write_str("\\\\")?,
                 b' '..=b'~' => self.out.write_char(char::from(byte))?,
                 _ => write!(self.out, "\\x{byte:02x}")?,
             }
@@ -114,7 +116,7 @@ impl<'v> Value for Outside<'v> {
     }
 
     fn pair(&self, key: &str, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, " {key}=\"{self}\"")
+        write!(f, " {key}=\"{self:#}\"")
     }
 }
 
@@ -165,7 +167,7 @@ impl<T: Value> Value for Option<T> {
         Self: 'a;
 
     fn field(&self) -> Self::Field<'_> {
-        self.as_ref().map(T::field)
+        self.as_ref().map(|value| value.field())
     }
 
     fn pair(&self, key: &str, f: &mut Formatter<'_>) -> fmt::Result {
@@ -192,7 +194,9 @@ mod tests {
         let shown = Outside::Bytes(&every_byte).to_string();
         assert!(shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{shown}");
         assert!(shown.starts_with("\\x00\\x01"));
-        assert!(shown.contains(" !\\\"#$"), "{shown}");
+        assert!(shown.contains(" !\"#$"), "{shown}");
+        let quoted = format!("{:#}", Outside::Bytes(&every_byte));
+        assert!(quoted.contains(" !\\\"#$") && quoted.contains("[\\\\]"), "{quoted}");
         assert_eq!(
             Outside::Text(&"a\u{1b}[31m\u{2028}\u{e9}").to_string(),
             "a\\x1b[31m\\xe2\\x80\\xa8\\xc3\\xa9"

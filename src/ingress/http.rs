@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use smol_hyper::rt::FuturesIo;
 use super::upgrade::{self, About, Refusal, Upgrade};
 use crate::relay::binary::{self, BinaryHello};
 use crate::relay::hub::Hub;
-use crate::relay::observer::{Census, Endpoint, UpgradeOutcome};
+use crate::relay::observer::{Census, Endpoint, HandshakeStage, Observer, UpgradeOutcome};
 use crate::relay::phone::{self, PhoneHello};
 
 /// The largest request head, in bytes, and the most header fields in it.
@@ -46,8 +46,8 @@ pub struct Ingress {
 }
 
 impl Ingress {
-    /// The door to `hub`. Sessions run on `executor`; a connection that is not upgraded within `handshake_timeout`
-    /// is hung up; who is refused during a drain is told to wait `retry_after` seconds.
+    /// The door to `hub`. Sessions run on `executor`; a connection on which no request comes for
+    /// `handshake_timeout` is hung up; who is refused during a drain is told to wait `retry_after` seconds.
     #[must_use]
     pub fn new(
         hub: Arc<Hub>,
@@ -82,9 +82,12 @@ impl Ingress {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let mut handshake = Handshake::begin(self.hub.observer());
         let admitted = Mutex::new(None);
+        let answered = AtomicUsize::new(0);
         let parts = {
             let service = service_fn(|request| {
+                answered.fetch_add(1, Ordering::Relaxed);
                 let response = self.answer(&request, &admitted);
                 async move { Ok::<_, Infallible>(response) }
             });
@@ -94,13 +97,25 @@ impl Ingress {
                 .max_headers(HEAD_FIELDS)
                 .serve_connection(FuturesIo::new(socket), service)
                 .without_shutdown();
+            // A connection that goes on asking for /healthz goes on.
             let deadline = async {
-                Timer::after(self.handshake_timeout).await;
+                let mut before = usize::MAX;
+                while answered.load(Ordering::Relaxed) != before {
+                    before = answered.load(Ordering::Relaxed);
+                    Timer::after(self.handshake_timeout).await;
+                }
                 Err(io::ErrorKind::TimedOut.into())
             };
             let parts = future::or(async { connection.await.map_err(io::Error::other) }, deadline).await;
             parts.map(|parts| (parts.io.into_inner(), parts.read_buf))
         };
+        if let (Err(error), 0) = (&parts, answered.into_inner()) {
+            handshake.failed = Some(match error.kind() {
+                io::ErrorKind::TimedOut => HandshakeStage::Timeout,
+                _ => HandshakeStage::Http,
+            });
+        }
+        drop(handshake);
         let admitted = admitted.into_inner().unwrap_or_else(PoisonError::into_inner);
         match (parts, admitted) {
             (Ok((socket, read)), Some((_, upgrade))) => {
@@ -206,6 +221,25 @@ impl Ingress {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
+    }
+}
+
+/// A connection on its way to the upgrade, counted until this is dropped.
+struct Handshake<'a> {
+    observer: &'a dyn Observer,
+    failed: Option<HandshakeStage>,
+}
+
+impl<'a> Handshake<'a> {
+    fn begin(observer: &'a Arc<dyn Observer>) -> Self {
+        observer.handshake_began();
+        Self { observer: &**observer, failed: None }
+    }
+}
+
+impl Drop for Handshake<'_> {
+    fn drop(&mut self) {
+        self.observer.handshake_ended(self.failed);
     }
 }
 

@@ -30,6 +30,7 @@ pub fn bind(address: SocketAddr) -> io::Result<Async<TcpListener>> {
 
 /// Accepts connections and serves each in a task of its own, for as long as it is polled.
 pub async fn accept(listener: Async<TcpListener>, ingress: Arc<Ingress>, executor: Arc<Executor<'static>>) {
+    let address = listener.get_ref().local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
     let mut pause = FIRST_PAUSE;
     let mut failures = Throttle::default();
     loop {
@@ -41,7 +42,7 @@ pub async fn accept(listener: Async<TcpListener>, ingress: Arc<Ingress>, executo
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 if let Some(suppressed) = failures.admit(Instant::now()) {
-                    event::accept_failed(&error, suppressed);
+                    event::accept_failed(address, &error, suppressed);
                 }
                 Timer::after(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

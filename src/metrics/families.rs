@@ -13,7 +13,9 @@ use prometheus::{Error, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use super::gauges::CensusGauges;
 use super::maker::Maker;
 use crate::relay::close::CloseCause;
-use crate::relay::observer::{Census, Direction, DropReason, Endpoint, Observer, UpgradeOutcome};
+use crate::relay::observer::{
+    Census, Direction, DropReason, Endpoint, HandshakeStage, Observer, UpgradeOutcome,
+};
 
 /// Seconds. A relayed frame takes tens of microseconds when nothing is in its way; a receiver is given 10 s to
 /// make progress (PROTOCOL § 4).
@@ -61,6 +63,7 @@ const ENDPOINTS: usize = Endpoint::ALL.len();
 const REASONS: usize = DropReason::ALL.len();
 const OUTCOMES: usize = UpgradeOutcome::ALL.len();
 const CAUSES: usize = CloseCause::ALL.len();
+const STAGES: usize = HandshakeStage::ALL.len();
 
 /// Every family of PROTOCOL § 6 that has a source; implements [`Observer`].
 #[derive(Debug)]
@@ -78,6 +81,8 @@ pub struct Families {
     push_off: IntCounter,
     closed: [[IntCounter; CAUSES]; ENDPOINTS],
     queued_bytes: [IntGauge; ENDPOINTS],
+    handshakes: IntGauge,
+    handshake_failures: [IntCounter; STAGES],
 }
 
 impl Families {
@@ -179,6 +184,17 @@ impl Families {
                 "endpoint",
                 endpoints,
             )?,
+            handshakes: make.gauge(
+                "handshakes_in_progress",
+                "Connections that were accepted and are not upgraded: those that ask for /healthz, too.",
+            )?,
+            handshake_failures: make.counters(
+                "handshake_failures_total",
+                "Connections that ended before the upgrade without an answer to any request, by stage: what came \
+                 was no request (http), or nothing complete came in time (timeout).",
+                "stage",
+                HandshakeStage::ALL.map(HandshakeStage::as_str),
+            )?,
             registry: make.into_registry(),
         })
     }
@@ -227,6 +243,17 @@ impl Observer for Families {
         self.push_off.inc();
     }
 
+    fn handshake_began(&self) {
+        self.handshakes.inc();
+    }
+
+    fn handshake_ended(&self, failed: Option<HandshakeStage>) {
+        self.handshakes.dec();
+        if let Some(stage) = failed {
+            self.handshake_failures[stage as usize].inc();
+        }
+    }
+
     fn upgrade(&self, endpoint: Endpoint, outcome: UpgradeOutcome) {
         self.upgrades[endpoint as usize][outcome as usize].inc();
         if let Some(kind) = RegisterFailure::of(outcome) {
@@ -265,6 +292,7 @@ mod tests {
         assert!(Endpoint::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
         assert!(DropReason::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
         assert!(UpgradeOutcome::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
+        assert!(HandshakeStage::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
         assert!(CloseCause::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
     }
 

@@ -81,6 +81,13 @@ impl Maker {
         Ok(rows.map(|row| columns.map(|column| family.with_label_values(&[row, column]))))
     }
 
+    /// One gauge, at 0.
+    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
+        let gauge = IntGauge::with_opts(Self::opts(name, help))?;
+        self.register(gauge.clone())?;
+        Ok(gauge)
+    }
+
     /// One gauge per value of a label.
     pub(super) fn gauges<const N: usize>(
         &self,

@@ -206,6 +206,7 @@ fn guarded_thread(listener: &Async<TcpListener>, families: Arc<Families>, stoppe
 /// Accepts connections for as long as it is polled.
 async fn accept(executor: &LocalExecutor<'_>, listener: &Async<TcpListener>, page: &Rc<Page>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let addr = listener.get_ref().local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
     let mut throttle = Throttle::default();
     loop {
         let place = places.acquire_arc().await;
@@ -221,7 +222,7 @@ async fn accept(executor: &LocalExecutor<'_>, listener: &Async<TcpListener>, pag
             }
             Err(error) => {
                 if let Some(suppressed) = throttle.admit(Instant::now()) {
-                    event::accept_failed(&error, suppressed);
+                    event::accept_failed(addr, &error, suppressed);
                 }
                 Timer::after(ACCEPT_PAUSE).await;
             }

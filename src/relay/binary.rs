@@ -14,7 +14,6 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use super::close::{Close, CloseCause};
 use super::conn_id::ConnId;
-use super::end::End;
 use super::envelope::{self, FromBinary, Malformed};
 use super::hub::{ClaimRefused, Claimed, Hub};
 use super::link::{BinaryLink, PhoneLink};
@@ -83,7 +82,7 @@ where
     drop(claim);
     let cause = end.cause(CloseCause::BinaryWriteFailed);
     observer.connection_closed(Endpoint::Server, cause);
-    if matches!(end, End::PeerLost | End::WriteFailed) {
+    if !matches!(cause, CloseCause::PeerClosed | CloseCause::ShuttingDown) {
         event::connection_lost(&hello.server_id, None, cause);
     }
     session.farewell(end).await;

@@ -155,6 +155,35 @@ impl UpgradeOutcome {
     }
 }
 
+/// How far a connection had come when it ended before its upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HandshakeStage {
+    /// In the PROXY protocol's header.
+    Proxy,
+    /// In the TLS handshake.
+    Tls,
+    /// In HTTP: what came could not be read as a request.
+    Http,
+    /// Anywhere, when its time ran out.
+    Timeout,
+}
+
+impl HandshakeStage {
+    /// Every stage, for pre-registering one series each.
+    pub const ALL: [Self; 4] = [Self::Proxy, Self::Tls, Self::Http, Self::Timeout];
+
+    /// The label value (PROTOCOL § 6).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Tls => "tls",
+            Self::Http => "http",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 /// The facts that the core reports. Every method does nothing unless implemented.
 pub trait Observer: Send + Sync + 'static {
     /// A frame was handed to the receiver's kernel socket, to its last byte. `bytes` is the inner frame's
@@ -181,6 +210,14 @@ pub trait Observer: Send + Sync + 'static {
 
     /// A binary asked for a phone to be woken. Until push exists, every one of these goes nowhere.
     fn push_wake_off(&self) {}
+
+    /// A connection was accepted; it has not been upgraded yet.
+    fn handshake_began(&self) {}
+
+    /// A connection was upgraded, or ended before that; `failed` says where, if it never got an answer.
+    fn handshake_ended(&self, failed: Option<HandshakeStage>) {
+        let _ = failed;
+    }
 
     /// An upgrade request reached its final outcome.
     fn upgrade(&self, endpoint: Endpoint, outcome: UpgradeOutcome) {

@@ -43,9 +43,11 @@ where
         Ok(registration) => registration,
         Err(refused) => {
             let (close, outcome) = match refused {
-                PhoneRefused::NoServer => (Close::NoServer, UpgradeOutcome::Reject404),
+                // Without random numbers nobody can be named; the phone tries again, as it does without a binary.
+                PhoneRefused::NoServer | PhoneRefused::NoRandomness => {
+                    (Close::NoServer, UpgradeOutcome::Reject404)
+                }
                 PhoneRefused::Full => (Close::TooManyPhones, UpgradeOutcome::Reject429),
-                PhoneRefused::NoRandomness => (Close::NoServer, UpgradeOutcome::RejectCapacity),
                 PhoneRefused::Draining(close) => (close, UpgradeOutcome::RejectDraining),
             };
             observer.upgrade(Endpoint::Client, outcome);

@@ -9,7 +9,7 @@ use super::close::CloseCause;
 use crate::event::{self, Throttle};
 
 /// At most one line of each kind in this time.
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What was logged of refusals, and how long ago.
 #[derive(Debug)]

@@ -178,7 +178,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Nothing to do for now: gives back the memory that a burst needed.
     fn rest(&mut self) {
-        self.wire.rest();
+        // While something waits to be taken, the wire may hold whole messages.
+        if self.unread.is_none() {
+            self.wire.rest();
+        }
         self.ledger.rest();
     }
 

@@ -3,25 +3,22 @@
 //!
 //! The protocol is tungstenite's: [`WebSocketContext`] reads frames, joins fragments, checks what RFC 6455 asks a
 //! server to check, and answers pings; its `Frame` writes them. It is driven on two plain buffers instead of a
-//! stream, because four things that the relay promises need both sides of the protocol in the relay's hand:
-//!
-//! - a frame counts as forwarded when its last byte is with the kernel, so the end of each one in the outgoing
-//!   bytes must be known ([`Wire::written`]);
-//! - a peer's close is answered with its code and no reason (PROTOCOL § 5), where the library would echo the reason
-//!   too: after a close arrived, the library is not asked to speak again;
-//! - a message that is not UTF-8 costs a binary that message and not its connection (PROTOCOL § 3), where the library
-//!   loses its place in a fragmented text message: it gets to see every message as binary (see `text_as_binary`);
-//! - an idle connection keeps no buffer: what is read into belongs to the thread.
+//! stream, because a frame counts as forwarded when its last byte is with the kernel, so the end of each one in the
+//! outgoing bytes must be known ([`Wire::written`]), and because a peer's close is answered with its code and no
+//! reason (PROTOCOL § 5), where the library would echo the reason: after a close arrived, the library is not asked to
+//! speak again. What else the protocol promises beyond what the library does is with the `follower` of the incoming
+//! bytes.
 
 use std::io::{self, Read, Write};
 
-use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
+use async_tungstenite::tungstenite::error::Error as WsError;
 use async_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use async_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use async_tungstenite::tungstenite::{Bytes, Message};
 
-use super::text_as_binary::TextAsBinary;
+use super::envelope::is_legal_close_code;
+use super::follower::Follower;
 
 /// The library's read buffer, in bytes: allocated with the connection, so it is small. A larger message grows it.
 const READ_BUFFER: usize = 512;
@@ -55,7 +52,10 @@ pub enum Broken {
 #[derive(Debug)]
 pub struct Wire {
     ws: WebSocketContext,
-    incoming: TextAsBinary,
+    incoming: Follower,
+    max_message: usize,
+    /// The library's read buffer grew for a message, and keeps what it grew to.
+    grown: bool,
     output: Vec<u8>,
     /// Where the unwritten part of `output` begins.
     start: usize,
@@ -65,14 +65,11 @@ impl Wire {
     /// A server's side of a connection that was just upgraded, for messages of up to `max_message` bytes.
     #[must_use]
     pub fn new(max_message: usize) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(Some(max_message))
-            .max_frame_size(Some(max_message));
         Self {
-            ws: WebSocketContext::new(Role::Server, Some(config)),
-            incoming: TextAsBinary::default(),
+            ws: library(max_message),
+            incoming: Follower::new(max_message),
+            max_message,
+            grown: false,
             output: Vec::new(),
             start: 0,
         }
@@ -87,21 +84,25 @@ impl Wire {
         loop {
             let mut pipe = Pipe { input, incoming: &mut self.incoming, output: &mut self.output };
             return match self.ws.read(&mut pipe) {
-                Ok(Message::Text(text)) => Ok(Some(Received::Message(text.into()))),
-                Ok(Message::Binary(bytes)) => Ok(Some(Received::Message(bytes))),
+                Ok(Message::Text(text)) => Ok(Some(self.message(text.into()))),
+                Ok(Message::Binary(bytes)) => Ok(Some(self.message(bytes))),
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => continue,
-                Ok(Message::Close(None)) => Ok(Some(Received::Close(None))),
-                Ok(Message::Close(Some(frame))) => match u16::from(frame.code) {
-                    // The library replaces a code that RFC 6455 forbids on the wire with this.
-                    1002 if frame.reason == "Protocol violation" => Err(Broken::Protocol),
-                    code => Ok(Some(Received::Close(Some(code)))),
+                Ok(Message::Close(_)) => match self.incoming.close_code() {
+                    Some(code) if !is_legal_close_code(code) => Err(Broken::Protocol),
+                    code => Ok(Some(Received::Close(code))),
                 },
                 Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-                Err(WsError::Capacity(CapacityError::MessageTooLong { .. })) => Err(Broken::TooBig),
+                Err(WsError::Capacity(_)) => Err(Broken::TooBig),
+                Err(_) if self.incoming.is_too_big() => Err(Broken::TooBig),
                 // This includes a close frame whose reason is not UTF-8.
                 Err(_) => Err(Broken::Protocol),
             };
         }
+    }
+
+    fn message(&mut self, bytes: Bytes) -> Received {
+        self.grown |= bytes.len() > READ_BUFFER;
+        Received::Message(bytes)
     }
 
     /// Appends a text message. Returns how many bytes it takes on the wire.
@@ -132,8 +133,12 @@ impl Wire {
         }
     }
 
-    /// Nothing is going on: gives back the memory that a burst needed.
+    /// Nothing is going on, and all that was read was taken: gives back the memory that a burst needed.
     pub fn rest(&mut self) {
+        if self.grown && self.incoming.is_between_messages() {
+            self.ws = library(self.max_message);
+            self.grown = false;
+        }
         if self.output.is_empty() && self.output.capacity() > IDLE_OUTPUT {
             self.output = Vec::new();
         }
@@ -152,21 +157,33 @@ impl Wire {
     }
 }
 
+/// The library's side of a connection, at its beginning.
+fn library(max_message: usize) -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message));
+    WebSocketContext::new(Role::Server, Some(config))
+}
+
 /// What the library takes for its stream.
 struct Pipe<'a, 'b> {
     input: &'a mut &'b [u8],
-    incoming: &'a mut TextAsBinary,
+    incoming: &'a mut Follower,
     output: &'a mut Vec<u8>,
 }
 
 impl Read for Pipe<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.incoming.is_too_big() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         if self.input.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let count = self.input.read(buffer)?;
-        self.incoming.rewrite(buffer.get_mut(..count).unwrap_or_default());
-        Ok(count)
+        Ok(self.incoming.follow(buffer.get_mut(..count).unwrap_or_default()))
     }
 }
 

@@ -8,6 +8,7 @@
 //! Threads: the callers of the executor (the main thread, and `worker-N`), and `metrics`.
 
 mod drain;
+mod reload;
 pub mod signals;
 mod start;
 pub mod systemd;
@@ -16,14 +17,17 @@ mod watch;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smol::Executor;
 
-use crate::config::{Config, LoadError, Source};
+use crate::config::{Config, Source};
 use crate::event;
+pub use reload::Load;
+use reload::Reloads;
 use signals::{Signal, Signals};
 use start::Running;
+use watch::Manager;
 
 /// Why the service did not start, or did not go on.
 #[derive(Debug)]
@@ -87,34 +91,28 @@ impl std::fmt::Display for ServiceError {
 
 impl std::error::Error for ServiceError {}
 
-/// How the log level is read again: the configuration, loaded anew.
-pub type Reload<'a> = dyn Fn() -> Result<Config, LoadError> + 'a;
-
 /// Runs the relay until a signal ends it.
 ///
 /// # Errors
 /// Says what could not be started, or which part of the operating system failed.
-pub fn run(
-    config: &Config,
-    source: &Source,
-    log: &event::Handle,
-    reload: &Reload<'_>,
-) -> Result<(), ServiceError> {
+pub fn run(config: Config, source: &Source, log: event::Handle, load: Load) -> Result<(), ServiceError> {
     start::announce(source);
     let executor = Arc::new(Executor::new());
     async_io::block_on(executor.run(async {
         let mut signals =
             Signals::new().map_err(|error| ServiceError::System { what: "handle signals", error })?;
-        let running = Running::start(config, &executor)?;
+        let running = Running::start(&config, &executor)?;
         start::workers(config.runtime.workers, &executor)?;
         executor.spawn(Arc::clone(&running.hub).keep_grace()).detach();
-        watch::start(&executor, &running.hub);
-        watch::tell(systemd::ready());
+        let manager = Manager::start(&executor, &running.hub);
+        manager.tell(systemd::ready);
         event::ready();
+        let drain_timeout = config.drain.timeout;
+        let mut reloads = Reloads::new(config, log, load);
         while next(&mut signals).await? == Signal::Hangup {
-            read_again(log, reload);
+            reloads.begin(&executor);
         }
-        drain(config, running, &mut signals).await
+        drain(running, drain_timeout, &manager, &mut signals).await
     }))
 }
 
@@ -122,21 +120,16 @@ async fn next(signals: &mut Signals) -> Result<Signal, ServiceError> {
     signals.next().await.map_err(|error| ServiceError::System { what: "receive signals", error })
 }
 
-fn read_again(log: &event::Handle, reload: &Reload<'_>) {
-    match reload() {
-        Ok(config) => {
-            log.set_level(config.log.level);
-            event::reloaded(config.log.level);
-        }
-        Err(error) => event::reload_failed(&error),
-    }
-}
-
-/// Closes every connection, then ends; a second signal, or the end of `drain.timeout`, cuts what is left.
-async fn drain(config: &Config, running: Running, signals: &mut Signals) -> Result<(), ServiceError> {
-    watch::tell(systemd::stopping());
+/// Closes every connection, then ends; a second signal, or the end of `timeout`, cuts what is left.
+async fn drain(
+    running: Running,
+    timeout: Duration,
+    manager: &Manager,
+    signals: &mut Signals,
+) -> Result<(), ServiceError> {
+    manager.tell(systemd::stopping);
     let began = Instant::now();
-    let left = drain::drain(running, config.drain.timeout, async {
+    let left = drain::drain(running, timeout, async {
         // A drain ends by a second signal to terminate; a failing signal pipe must not end it early.
         while !matches!(signals.next().await, Ok(Signal::Terminate) | Err(_)) {}
     })
@@ -145,5 +138,6 @@ async fn drain(config: &Config, running: Running, signals: &mut Signals) -> Resu
         0 => event::drained(began.elapsed()),
         left => event::drain_incomplete(left, began.elapsed()),
     }
+    manager.told().await;
     Ok(())
 }

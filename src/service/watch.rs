@@ -1,15 +1,20 @@
-//! What systemd is told while the relay runs: the status line and the watchdog.
+//! What systemd is told while the relay runs: ready, the status line, the watchdog, stopping.
 //!
-//! Both are tasks of the executor that forwards frames. If that executor is wedged, the watchdog is not fed, and
-//! systemd restarts the service. The messages themselves are sent from a helper thread: a service manager that does
-//! not read its socket blocks whoever writes to it, and that must not be who forwards frames.
+//! Status and watchdog are tasks of the executor that forwards frames. If that executor is wedged, the watchdog is not
+//! fed, and systemd restarts the service.
+//!
+//! The messages themselves are sent from helper threads, in the order in which they were given: a service manager
+//! that does not read its socket blocks whoever writes to it, and that must not be who forwards frames, nor keep the
+//! relay from stopping.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::Timer;
+use futures_lite::future;
 use smol::Executor;
+use smol::channel::{Receiver, Sender, unbounded};
 
 use super::systemd;
 use crate::event;
@@ -19,32 +24,72 @@ use crate::relay::observer::{Census, Counts};
 /// How often the status line may change.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts both, as far as systemd listens.
-pub(super) fn start(executor: &Arc<Executor<'static>>, hub: &Arc<Hub>) {
-    if !systemd::is_listening() {
-        return;
+/// How long the end of the process waits for the last message to be taken.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+type Message = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
+/// The way to systemd.
+pub(super) struct Manager {
+    messages: Sender<Message>,
+    /// Closed when the last message was sent.
+    sent: Receiver<()>,
+}
+
+impl Manager {
+    /// Starts the tasks, as far as systemd listens.
+    pub(super) fn start(executor: &Arc<Executor<'static>>, hub: &Arc<Hub>) -> Self {
+        let (messages, queue) = unbounded();
+        let (done, sent) = unbounded();
+        executor.spawn(send(queue, done)).detach();
+        let manager = Self { messages, sent };
+        if systemd::is_listening() {
+            executor.spawn(keep_status(Arc::clone(hub), manager.messages.downgrade())).detach();
+            if let Some(interval) = systemd::watchdog_interval() {
+                executor.spawn(feed_watchdog(interval, manager.messages.downgrade())).detach();
+            }
+        }
+        manager
     }
-    executor.spawn(keep_status(Arc::clone(hub))).detach();
-    if let Some(interval) = systemd::watchdog_interval() {
-        executor.spawn(feed_watchdog(interval)).detach();
+
+    /// Sends a message, sooner or later.
+    pub(super) fn tell(&self, message: fn() -> io::Result<()>) {
+        // The queue has no bound and its reader never goes away.
+        let _ = self.messages.try_send(Box::new(message));
+    }
+
+    /// Waits until everything was sent, though not for ever.
+    pub(super) async fn told(&self) {
+        self.messages.close();
+        let all_sent = async {
+            let _ = self.sent.recv().await;
+        };
+        future::or(all_sent, async {
+            Timer::after(LAST_WORDS).await;
+        })
+        .await;
     }
 }
 
-/// Reports a message to systemd that did not get there.
-pub(super) fn tell(notified: io::Result<()>) {
-    if let Err(error) = notified {
-        event::notify_failed(&error);
+/// Sends one message after the other. `_done` goes away behind the last one.
+async fn send(queue: Receiver<Message>, _done: Sender<()>) {
+    while let Ok(message) = queue.recv().await {
+        if let Err(error) = smol::unblock(message).await {
+            event::notify_failed(&error);
+        }
     }
 }
 
-async fn keep_status(hub: Arc<Hub>) {
+async fn keep_status(hub: Arc<Hub>, messages: smol::channel::WeakSender<Message>) {
     let mut told = None;
-    loop {
+    while let Some(messages) = messages.upgrade() {
         let counts = hub.count();
-        if told != Some(counts) {
-            tell(smol::unblock(move || systemd::status(&status_line(counts))).await);
+        // While earlier messages wait, a status would be old when it is read.
+        if told != Some(counts) && messages.is_empty() {
+            let _ = messages.try_send(Box::new(move || systemd::status(&status_line(counts))));
             told = Some(counts);
         }
+        drop(messages);
         Timer::after(STATUS_INTERVAL).await;
     }
 }
@@ -56,9 +101,12 @@ fn status_line(counts: Counts) -> String {
     )
 }
 
-async fn feed_watchdog(interval: Duration) {
-    loop {
-        tell(smol::unblock(systemd::watchdog).await);
+async fn feed_watchdog(interval: Duration, messages: smol::channel::WeakSender<Message>) {
+    while let Some(messages) = messages.upgrade() {
+        if messages.is_empty() {
+            let _ = messages.try_send(Box::new(systemd::watchdog));
+        }
+        drop(messages);
         Timer::after(interval).await;
     }
 }

@@ -111,9 +111,18 @@ impl Relay {
 
     /// The most memory that it had so far, in kibibytes.
     pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// The memory that it has now, in kibibytes.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a status");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+        let value = status.lines().find_map(|line| line.strip_prefix(key)).expect("its line");
+        value.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Its configuration file.
