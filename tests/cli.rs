@@ -141,6 +141,38 @@ fn a_bad_file_is_refused_with_every_problem() {
     assert_eq!((stdout(&printed), stderr(&printed)), ("", stderr(&output)));
 }
 
+/// What stands in the fenced blocks of a language on the page about the configuration.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let page = include_str!("../docs/configuration.md");
+    let fence = format!("\n```{language}\n");
+    page.split(&fence).skip(1).map(|rest| rest.split_once("```").unwrap().0).collect()
+}
+
+#[test]
+fn the_page_shows_what_check_says() {
+    let (inputs, outputs) = (blocks("toml"), blocks("console"));
+    assert_eq!((inputs.len(), outputs.len()), (2, 2), "an example without its counterpart");
+    for (input, shown) in inputs.iter().zip(outputs) {
+        let (command, expected) = shown.split_once('\n').unwrap();
+        let args: Vec<_> = command.strip_prefix("$ pyrycode-relay ").unwrap().split(' ').collect();
+        let (directory, _) = file(input);
+        let output = program().args(args).current_dir(directory.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        assert_eq!((stdout(&output), stderr(&output)), ("", expected), "for\n{input}");
+    }
+}
+
+#[test]
+fn two_listeners_on_one_address_are_one_problem() {
+    let (_directory, path) = file("[listen]\npublic = \"127.0.0.1:9090\"\n");
+    let output = run(&["check", "--config", &path]);
+    assert_eq!(output.status.code(), Some(78));
+    let lines: Vec<_> = stderr(&output).lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with(&format!("{path}:2: listen.public")), "{lines:?}");
+    assert!(lines[0].contains("listen.metrics = \"127.0.0.1:9090\""), "{lines:?}");
+}
+
 #[test]
 fn the_printed_configuration_is_a_configuration() {
     let (_directory, path) = file("[session]\ngrace = \"2s\"\n[log]\nformat = \"json\"\n");

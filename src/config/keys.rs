@@ -194,7 +194,7 @@ tables! {
         default_only connections_per_address: usize = 64, MANY;
         /// Connections at the same time that have not finished their handshake.
         default_only handshakes: usize = 512, MANY;
-        /// How long the whole handshake may take, from the connection to the WebSocket upgrade.
+        /// How long a connection may go without a complete request before it is upgraded.
         built handshake_timeout: Duration = secs(10), DAY;
         /// Upgrades per minute and client address.
         default_only upgrades_per_minute: usize = 60, MANY;

@@ -111,7 +111,7 @@ fn one_address_each(config: &Config, rules: &mut Rules<'_>) {
     };
     rules.rule(&keys, both, || {
         format!(
-            "listen.public = \"{public}\" and listen.metrics = \"{metrics}\" are the same address and port; \
+            "listen.public = \"{public}\" and listen.metrics = \"{metrics}\" claim the same address and port; \
              choose another port for one of them"
         )
     });
@@ -168,5 +168,76 @@ fn queues(config: &Config, rules: &mut Rules<'_>) {
             let (queue, all) = (human_bytes(queue), human_bytes(limits.all_queues));
             format!("\"{queue}\" is more than limits.all_queues (\"{all}\")")
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The problems of a configuration that no file can give as long as its keys are not built.
+    fn problems(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config);
+        let mut problems = Vec::new();
+        check(&config, &Written::default(), &mut problems);
+        problems.into_iter().map(|Problem { key, text, .. }| format!("{key}: {text}")).collect()
+    }
+
+    #[test]
+    fn keys_of_a_tls_mode_go_with_it() {
+        let path = || Some("/a".to_owned());
+        let goes = |key: &str, modes: &str| vec![format!("tls.{key}: goes with tls.mode = {modes} only")];
+        assert_eq!(problems(|config| config.tls.certificate = path()), goes("certificate", "\"files\""));
+        assert_eq!(problems(|config| config.tls.state = path()), goes("state", "\"acme\""));
+        assert_eq!(
+            problems(|config| config.tls.domains = Some(vec!["a.example".to_owned()])),
+            goes("domains", "\"files\" or \"acme\"")
+        );
+        assert_eq!(
+            problems(|config| config.tls.mode = TlsMode::Files),
+            ["tls.mode: \"files\" needs tls.certificate and tls.key"]
+        );
+        assert_eq!(
+            problems(|config| config.tls.mode = TlsMode::Acme),
+            ["tls.mode: \"acme\" needs tls.domains"]
+        );
+        let files = problems(|config| {
+            config.tls.mode = TlsMode::Files;
+            (config.tls.certificate, config.tls.key) = (path(), path());
+            // With TLS, everybody may come.
+            config.listen.public = PublicListen::Address(([0, 0, 0, 0], 443).into());
+        });
+        assert!(files.is_empty(), "{files:?}");
+    }
+
+    #[test]
+    fn a_header_is_believed_only_from_a_named_proxy() {
+        let source = ClientAddressSource::ProxyProtocol;
+        let found = problems(|config| config.client_address.source = source);
+        assert_eq!(
+            found,
+            ["client_address.source: needs client_address.trusted; without it, no proxy would be believed"]
+        );
+        let found = problems(|config| {
+            config.client_address.source = source;
+            config.client_address.trusted.extend("127.0.0.1/32".parse::<ipnet::IpNet>());
+        });
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn an_unspecified_address_covers_its_family_and_ipv6_both() {
+        let covers = |wide: &str, narrow: &str| super::covers(wide.parse().unwrap(), narrow.parse().unwrap());
+        for (wide, narrow) in
+            [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.9"), ("::", "127.0.0.1"), ("::", "::1")]
+        {
+            assert!(covers(wide, narrow), "{wide} {narrow}");
+        }
+        for (wide, narrow) in
+            [("127.0.0.1", "127.0.0.2"), ("0.0.0.0", "::1"), ("::1", "127.0.0.1"), ("127.0.0.1", "::")]
+        {
+            assert!(!covers(wide, narrow), "{wide} {narrow}");
+        }
     }
 }

@@ -166,6 +166,10 @@ impl<T: Value> Value for Option<T> {
     where
         Self: 'a;
 
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "Rust 1.85 rejects the method's own path here"
+    )]
     fn field(&self) -> Self::Field<'_> {
         self.as_ref().map(|value| value.field())
     }

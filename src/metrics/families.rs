@@ -91,6 +91,7 @@ impl Families {
     /// # Errors
     ///
     /// A name or a label is not valid or is used twice: a mistake in this file.
+    #[expect(clippy::too_many_lines, reason = "a table, one entry for each family")]
     pub fn new(census: Arc<dyn Census>) -> Result<Self, Error> {
         let make = Maker::new();
         make.build_info()?;

@@ -41,6 +41,7 @@ use smol_hyper::rt::FuturesIo;
 
 use super::families::Families;
 use super::timer::HyperTimer;
+use crate::config::is_loopback;
 use crate::event::{self, Throttle};
 
 /// Connections served at one time.
@@ -155,9 +156,9 @@ impl Drop for MetricsThread {
     }
 }
 
-/// 127.0.0.0/8 and `[::1]`, and nothing else: an IPv4 address inside an IPv6 one is not loopback.
+/// Applies the rule of the configuration to an address. Port 0 passes: whoever binds it asks where it ended up.
 fn check_loopback(addr: SocketAddr) -> io::Result<()> {
-    if addr.ip().is_loopback() {
+    if is_loopback(addr.ip()) {
         return Ok(());
     }
     let problem = format!("metrics address {addr} is not allowed: it must be in 127.0.0.0/8 or [::1]");

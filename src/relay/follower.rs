@@ -43,7 +43,8 @@ pub(super) struct Follower {
     skip: u64,
     opcode: u8,
     fin: bool,
-    masked: bool,
+    /// Bytes of mask behind the length: four or none.
+    mask_length: u8,
     length: u64,
     mask: [u8; 4],
     /// Bytes of the message under way, its current frame included.
@@ -63,7 +64,7 @@ impl Follower {
             skip: 0,
             opcode: 0,
             fin: true,
-            masked: false,
+            mask_length: 0,
             length: 0,
             mask: [0; 4],
             message: 0,
@@ -118,7 +119,7 @@ impl Follower {
                 Next::Length
             }
             Next::Length => {
-                self.masked = *byte & 0x80 != 0;
+                self.mask_length = if *byte & 0x80 == 0 { 0 } else { 4 };
                 match *byte & 0x7f {
                     126 => Next::More { bytes: 2, value: 0 },
                     127 => Next::More { bytes: 8, value: 0 },
@@ -158,7 +159,10 @@ impl Follower {
             self.message = self.message.saturating_add(length);
             self.too_big = self.message > self.limit;
         }
-        if self.masked { Next::Mask { bytes: 4 } } else { self.payload() }
+        match self.mask_length {
+            0 => self.payload(),
+            bytes => Next::Mask { bytes },
+        }
     }
 
     fn payload(&mut self) -> Next {

@@ -4,6 +4,8 @@
 
 mod any_text;
 mod reference;
+mod reload;
+mod rounds;
 mod values;
 
 use pyrycode_relay::config::{Config, Key, Problems};
@@ -68,7 +70,7 @@ fn all_problems_are_reported_at_once_with_their_lines() {
         "11: not valid TOML: duplicate key, at \"grace\"",
         "12: not valid TOML: ",
         "14: limits.phones_per_server: 65536 is out of range; allowed: a whole number from 1 to 65535",
-        "17: tls.mode: \"acme2\" is not known; write \"off\", \"files\" or \"acme\"",
+        "17: tls.mode: only \"off\" is built in this version; any other value is refused rather than ignored (\"acme2\"",
         "18: tls.certificate: not built in this version, leave it out; \"/a\" is refused rather than ignored",
         "20: drain.timeout: \"4s\" is shorter than drain.spread (\"5s\")",
         "21: drain.pace: unknown key; allowed in [drain]: spread, timeout",
@@ -104,17 +106,8 @@ fn a_queue_holds_a_frame_and_its_envelope() {
 #[test]
 fn keys_that_contradict_each_other_are_refused() {
     let rows = [
-        ("tls.certificate = \"/a\"", "tls.certificate", "goes with tls.mode = \"files\" only"),
-        ("tls.state = \"/a\"", "tls.state", "goes with tls.mode = \"acme\" only"),
-        ("tls.domains = [\"a.example\"]", "tls.domains", "goes with tls.mode = \"files\" or \"acme\" only"),
-        ("tls = { mode = \"acme\", key = \"/a\" }", "tls.key", "goes with tls.mode = \"files\" only"),
-        ("tls.mode = \"files\"", "tls.mode", "\"files\" needs tls.certificate and tls.key"),
-        ("tls.mode = \"acme\"", "tls.mode", "\"acme\" needs tls.domains"),
-        (
-            "client_address.source = \"proxy-protocol\"",
-            "client_address.source",
-            "needs client_address.trusted",
-        ),
+        ("listen.public = \"127.0.0.1:9090\"", "listen.public", "claim the same address and port"),
+        ("listen.metrics = \"127.0.0.1:8080\"", "listen.metrics", "claim the same address and port"),
         (
             "limits.phone_queue = \"512MiB\"",
             "limits.phone_queue",
