@@ -140,11 +140,12 @@ pub struct ProbeArgs {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub count: u32,
 
-    /// Bytes in each frame, 72 to 262144
+    /// Bytes in each frame, 72 to 16777216; more than 262144 only if the relay's session.max_frame allows it
     ///
     /// This is the length of the frame as JSON text, as the phone sends it. The envelope that the relay puts
     /// around it on the binary's side is not counted.
     #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    #[allow(clippy::doc_markdown, reason = "backquotes do not belong in the help")]
     pub size: usize,
 
     /// Print the result as one JSON object

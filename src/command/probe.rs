@@ -23,8 +23,10 @@ use std::time::Duration;
 use super::{CommandError, Exit};
 use crate::cli::ProbeArgs;
 
+mod answer;
 mod clock;
 mod dial;
+mod envelope;
 mod explain;
 mod frame;
 mod link;
@@ -54,16 +56,18 @@ pub struct Deadlines {
 impl Deadlines {
     /// The deadlines of a probe with this many frames of this size.
     ///
-    /// The whole may take a minute, and for each round trip 50 ms and the time that its four crossings take on a line
-    /// that carries 1 MB/s: far more than a healthy relay needs, and an end to everything else.
+    /// A step may take 10 s, and the time that a frame's two crossings, to the relay and from it, take on a line that
+    /// carries 1 MB/s. The whole may take a minute, and for each round trip, and once more for the steps after them,
+    /// 50 ms and the time of four crossings: far more than a healthy relay needs, and an end to everything else.
     #[must_use]
     pub fn of(count: u32, size: usize) -> Self {
-        let crossings = u64::try_from(size).unwrap_or(u64::MAX).saturating_mul(4);
-        let round_trip = Duration::from_millis(50).saturating_add(Duration::from_micros(crossings));
+        let crossing = Duration::from_micros(u64::try_from(size).unwrap_or(u64::MAX));
+        let round_trip = Duration::from_millis(50).saturating_add(crossing.saturating_mul(4));
         Self {
             connect: Duration::from_secs(5),
-            step: Duration::from_secs(10),
-            overall: Duration::from_secs(60).saturating_add(round_trip.saturating_mul(count)),
+            step: Duration::from_secs(10).saturating_add(crossing.saturating_mul(2)),
+            overall: Duration::from_secs(60)
+                .saturating_add(round_trip.saturating_mul(count.saturating_add(1))),
         }
     }
 }
@@ -93,8 +97,8 @@ impl fmt::Display for PlanError {
             Self::Count => f.write_str("--count must be at least 1 (example: --count 100)"),
             Self::Size(size) => write!(
                 f,
-                "--size {size} is not possible: a probe's frame has {SMALLEST_FRAME} to {LARGEST_FRAME} bytes \
-                 (example: --size 256)"
+                "--size {size} is not possible: a probe's frame has {SMALLEST_FRAME} to {LARGEST_FRAME} bytes, \
+                 more than 262144 only if the relay's session.max_frame allows it (example: --size 256)"
             ),
         }
     }
@@ -145,9 +149,8 @@ pub fn execute(plan: &Plan, say: &mut dyn FnMut(&str)) -> Report {
 /// the relay cannot be reached or does not do what it must; [`Exit::Internal`] if the JSON cannot be printed.
 pub fn probe(args: &ProbeArgs) -> Result<(), CommandError> {
     let usage = |message: String| CommandError::new(Exit::Usage, message);
-    let target = Target::parse(&args.url).map_err(|error| {
-        usage(format!("\"{}\" is not the address of a relay: {error}", args.url.escape_debug()))
-    })?;
+    let target = Target::parse(&args.url)
+        .map_err(|error| usage(format!("cannot probe {}: {error}", target::shown(&args.url))))?;
     let plan = Plan::new(target, args.count, args.size).map_err(|error| usage(error.to_string()))?;
 
     let mut out = io::stdout().lock();
@@ -192,7 +195,8 @@ mod tests {
         for size in [0, SMALLEST_FRAME - 1, LARGEST_FRAME + 1, usize::MAX] {
             let refused = Plan::new(target.clone(), 1, size).unwrap_err();
             assert_eq!(refused, PlanError::Size(size));
-            assert!(refused.to_string().contains("72 to 262144 bytes"), "{refused}");
+            assert!(refused.to_string().contains("72 to 16777216 bytes"), "{refused}");
+            assert!(refused.to_string().contains("session.max_frame"), "{refused}");
         }
         assert_eq!(Plan::new(target, 0, 256).unwrap_err(), PlanError::Count);
     }
@@ -200,9 +204,13 @@ mod tests {
     #[test]
     fn the_whole_has_an_end_that_grows_with_the_work() {
         let small = Deadlines::of(1, 256);
-        let large = Deadlines::of(1_000, LARGEST_FRAME);
+        let large = Deadlines::of(1_000, 262_144);
         assert!(small.overall > small.step && small.overall < Duration::from_secs(62));
         assert!(large.overall > Duration::from_secs(1_000) && large.overall < Duration::from_secs(1_500));
+        let largest = Deadlines::of(1, LARGEST_FRAME);
+        assert!(small.step < Duration::from_secs(11) && small.connect == largest.connect);
+        assert!(largest.step > Duration::from_secs(40) && largest.step < Duration::from_secs(60));
+        assert!(largest.overall > 4 * largest.step && largest.overall < 5 * largest.step);
         assert!(Deadlines::of(u32::MAX, usize::MAX).overall > large.overall);
     }
 }

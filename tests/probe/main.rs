@@ -1,6 +1,7 @@
 //! The probe against relays that do what they must, and against relays that do not.
 //!
 //! Each relay here is a script on a thread of its own; one that the probe abandons sees its connections end, and ends.
+//! Those in `built` are the program itself.
 
 // A helper that fails is a test that fails, with its line.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -12,8 +13,11 @@ use std::time::Duration;
 
 use pyrycode_relay::command::probe::{Deadlines, Failure, Plan, Report, SMALLEST_FRAME, Target, execute};
 
+mod built;
 mod script;
 mod strangers;
+#[path = "../support/mod.rs"]
+mod support;
 
 use script::{COUNT, Done, Fault, Script};
 
@@ -47,7 +51,7 @@ fn abandon(url: &str) {
 /// What the probe says of a relay with this fault. The step deadline is long where something must come, and short
 /// where the fault is that nothing does.
 fn failure_of(fault: Fault) -> (Failure, Report) {
-    let silent = matches!(fault, Fault::Silence | Fault::NoNotice | Fault::KeptOpen);
+    let silent = matches!(fault, Fault::Silence | Fault::NoNotice | Fault::NoticeAlone | Fault::KeptOpen);
     let (url, script) = relay(Some(fault));
     let (report, _) = probe(&url, if silent { Duration::from_secs(1) } else { Duration::from_secs(10) });
     abandon(&url);
@@ -242,6 +246,32 @@ fn a_close_on_the_other_connection_is_reported_instead_of_silence() {
 }
 
 #[test]
+fn a_notice_in_place_of_a_frame_leads_to_the_phones_own_close() {
+    // Whichever the probe sees first: the words are the same.
+    let expected = "the relay closed the phone's connection with 1009 \"message too big\" while nothing was due: \
+                    frames of 256 bytes (--size) are larger than the relay's session.max_frame allows";
+    assert_failure(Fault::TooBig, "round trips", &[expected]);
+    assert_failure(
+        Fault::AnswerFails,
+        "round trips",
+        &["closed the phone's connection with 1011 \"phone write failed\"", "its log says why"],
+    );
+}
+
+#[test]
+fn a_notice_without_a_close_is_reported_with_its_code() {
+    let (failure, report) = failure_of(Fault::NoticeAlone);
+    assert_eq!((failure.step, report.frames_sent, report.frames_received), ("round trips", 1, 0));
+    for part in [
+        "told the binary that the phone was closed with 1009 (frames of 256 bytes",
+        "session.max_frame",
+        "on the phone's own connection: waited 1 s in vain for its close",
+    ] {
+        assert!(failure.message.contains(part), "{part:?} is not in: {}", failure.message);
+    }
+}
+
+#[test]
 fn nobody_there_is_said_with_the_address() {
     // Bound and given up again: nobody listens there.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -249,18 +279,50 @@ fn nobody_there_is_said_with_the_address() {
     assert_eq!(output.status.code(), Some(1));
     let expected = format!("connect: cannot connect to {address}: connection refused; is the relay running");
     assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+    let drains = "(one that is shutting down refuses connections as well), and is this the address";
+    assert!(stderr(&output).contains(drains), "{}", stderr(&output));
     assert_eq!(stdout(&output), "FAIL connect\nverdict: failed\n");
+}
+
+#[test]
+fn a_tls_address_is_not_called_no_address() {
+    let output = program(&["wss://relay.example"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(64), ""));
+    let text = stderr(&output);
+    assert!(
+        text.contains("cannot probe \"wss://relay.example\": the probe speaks no TLS in this version"),
+        "{text}"
+    );
+    assert!(text.contains("the relay itself, behind the TLS proxy, with ws://"), "{text}");
+    assert!(!text.contains("is not the address"), "{text}");
+}
+
+#[test]
+fn a_password_is_not_shown() {
+    for url in [
+        "ws://user:secret@relay.example",
+        "wss://user:secret@relay.example",
+        "ws://user:sec/secret@relay.example",
+        "user:secret@relay.example",
+    ] {
+        let output = program(&[url, "--json"]);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(64), ""), "{url}");
+        let text = stderr(&output);
+        assert!(text.contains("…@relay.example\": "), "{text}");
+        assert!(!text.contains("sec") && !text.contains("user:"), "{text}");
+    }
+    let output = program(&["ws://user:secret@relay.example"]);
+    assert!(stderr(&output).contains("has no user name and no password"), "{}", stderr(&output));
 }
 
 #[test]
 fn what_cannot_be_is_a_usage_error() {
     let too_small = (SMALLEST_FRAME - 1).to_string();
     for (arguments, expected) in [
-        (vec!["wss://relay.example"], "does not speak TLS yet"),
         (vec!["relay.example:8080"], "examples: ws://127.0.0.1:8080"),
         (vec!["ws://relay.example/v1/server"], "no path"),
-        (vec!["ws://127.0.0.1:1", "--size", &too_small], "72 to 262144 bytes"),
-        (vec!["ws://127.0.0.1:1", "--size", "262145", "--json"], "72 to 262144 bytes"),
+        (vec!["ws://127.0.0.1:1", "--size", &too_small], "72 to 16777216 bytes"),
+        (vec!["ws://127.0.0.1:1", "--size", "16777217", "--json"], "the relay's session.max_frame allows it"),
     ] {
         let output = program(&arguments);
         assert_eq!(output.status.code(), Some(64), "{arguments:?}");

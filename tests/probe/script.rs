@@ -37,6 +37,12 @@ pub(crate) enum Fault {
     BinaryClosedMidway,
     /// The third frame never comes.
     Silence,
+    /// The first frame is too big: the binary gets a notice of that, and the phone its close.
+    TooBig,
+    /// The binary gets that notice, and the phone is neither answered nor closed.
+    NoticeAlone,
+    /// The third answer is not delivered: the binary gets a notice, and the phone its close.
+    AnswerFails,
     /// The phone is closed with another code than the binary asked for.
     DirectiveCode,
     /// The phone is closed with a reason.
@@ -206,6 +212,14 @@ impl Script {
         if number == 2 && self.strays(Fault::Silence) {
             return phone.until_end();
         }
+        if self.strays(Fault::TooBig) || self.strays(Fault::NoticeAlone) {
+            // The notice first, so that the probe is most likely to see it first.
+            binary.send(&format!(r#"{{"conn_id":"{id}","close_code":1009}}"#))?;
+            return match self.fault {
+                Some(Fault::TooBig) => phone.close(1009, "message too big"),
+                _ => phone.until_end(),
+            };
+        }
         let id = if number == 1 && self.strays(Fault::ConnIdChanges) { "c-00000000000000cc" } else { id };
         let frame = if self.strays(Fault::ReEncoded) {
             serde_json::from_str::<serde_json::Value>(&frame).unwrap().to_string()
@@ -215,6 +229,10 @@ impl Script {
         binary.send(&wrapped(id, &frame))?;
         let (frame, code) = unwrapped(&binary.text()?, id);
         assert_eq!(code, None);
+        if number == 2 && self.strays(Fault::AnswerFails) {
+            binary.send(&format!(r#"{{"conn_id":"{id}","close_code":1011}}"#))?;
+            return phone.close(1011, "phone write failed");
+        }
         if self.strays(Fault::SentAsBinary) {
             return boxed(phone.socket.send(Message::binary(frame.into_bytes())));
         }

@@ -77,6 +77,25 @@ fn what_does_not_speak_http_is_named_as_such() {
 }
 
 #[test]
+fn an_answer_in_http_1_0_is_shown_with_its_status() {
+    for (parts, status) in [
+        (&["HTTP/1.0 404 File not found\r\nServer: SimpleHTTP/0.6\r\n\r\n<!DOCTYPE HTML>"][..], "404"),
+        (&["HTTP/1", ".0 50", "1 Unsupported\r\n", "\r\n"], "501"),
+        (&["HTTP/1.0 200 OK\r\n"], "200"),
+    ] {
+        let (url, server) = answering(parts);
+        let (report, _) = probe(&url, Duration::from_secs(10));
+        let failure = report.failure.unwrap();
+        assert_eq!(failure.step, "claim");
+        let expected =
+            format!("/v2/server was answered in HTTP/1.0, with status {status}; a relay answers in");
+        assert!(failure.message.contains(&expected), "{}", failure.message);
+        assert!(!failure.message.contains("TLS"), "{}", failure.message);
+        server.join().unwrap();
+    }
+}
+
+#[test]
 fn what_takes_the_connection_and_says_nothing_is_not_waited_for_for_ever() {
     // Never accepted by the program, but by the kernel.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

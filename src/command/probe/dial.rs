@@ -10,17 +10,23 @@ use super::clock::Clock;
 use super::explain::{self, Trouble};
 use super::target::Target;
 
+/// Why an address takes no connection.
+struct Unconnected {
+    why: String,
+    refused: bool,
+}
+
 /// Finds the relay: the first address of `target` that takes a connection, and that connection.
 ///
 /// The address is what the later connections go to: a name can stand for several relays, and the binary and its
 /// phones must meet on one.
 pub(super) async fn reach(clock: &Clock, target: &Target) -> Result<(SocketAddr, TcpStream), Trouble> {
     let limit = clock.deadlines.connect;
-    let failed = |why| Trouble::Connect { authority: target.authority(), why };
+    let failed = |why, refused| Trouble::Connect { authority: target.authority(), why, refused };
     let due = format!("the addresses of {}", target.host());
     let resolved = async {
         let found = smol::net::resolve((target.host(), target.port())).await;
-        found.map_err(|error| failed(format!("the name cannot be resolved ({error})")))
+        found.map_err(|error| failed(format!("the name cannot be resolved ({error})"), false))
     };
     let addresses = clock.within(limit, &due, resolved).await?;
     // Each address has its share of the time, so that one that swallows everything does not hide the next.
@@ -29,34 +35,45 @@ pub(super) async fn reach(clock: &Clock, target: &Target) -> Result<(SocketAddr,
     for address in addresses {
         match connect(clock, address, share).await {
             Ok(stream) => return Ok((address, stream)),
-            Err(why) => tried.push((address, why)),
+            Err(unconnected) => tried.push((address, unconnected)),
         }
     }
-    Err(failed(match tried.as_slice() {
+    let refused = tried.iter().any(|(_, unconnected)| unconnected.refused);
+    let why = match tried.as_slice() {
         [] => "the name has no address".to_owned(),
-        [(_, why)] => why.clone(),
+        [(_, Unconnected { why, .. })] => why.clone(),
         several => {
-            several.iter().map(|(address, why)| format!("{address} {why}")).collect::<Vec<_>>().join(", ")
+            let each = several.iter().map(|(address, Unconnected { why, .. })| format!("{address} {why}"));
+            each.collect::<Vec<_>>().join(", ")
         }
-    }))
+    };
+    Err(failed(why, refused))
 }
 
 /// One more connection to the relay.
 pub(super) async fn dial(clock: &Clock, address: SocketAddr) -> Result<TcpStream, Trouble> {
     let stream = connect(clock, address, clock.deadlines.connect).await;
-    stream.map_err(|why| Trouble::Connect { authority: address.to_string(), why })
+    stream.map_err(|Unconnected { why, refused }| Trouble::Connect {
+        authority: address.to_string(),
+        why,
+        refused,
+    })
 }
 
-async fn connect(clock: &Clock, address: SocketAddr, limit: Duration) -> Result<TcpStream, String> {
+async fn connect(clock: &Clock, address: SocketAddr, limit: Duration) -> Result<TcpStream, Unconnected> {
     let connecting = async {
         // Without this, Nagle's algorithm and delayed acknowledgements are what is measured.
         let connected = match TcpStream::connect(address).await {
             Ok(stream) => stream.set_nodelay(true).map(|()| stream),
             Err(error) => Err(error),
         };
-        Ok(connected.map_err(|error| io_text(&error)))
+        Ok(connected.map_err(|error| Unconnected {
+            why: io_text(&error),
+            refused: error.kind() == io::ErrorKind::ConnectionRefused,
+        }))
     };
-    let none = |_| Err(format!("no answer within {}", explain::seconds(limit)));
+    let none =
+        |_| Err(Unconnected { why: format!("no answer within {}", explain::seconds(limit)), refused: false });
     clock.within(limit, "a connection", connecting).await.unwrap_or_else(none)
 }
 

@@ -17,13 +17,19 @@ const SHOWN_LINE: usize = 200;
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The host has no address, or no connection could be made.
-    Connect { authority: String, why: String },
+    Connect { authority: String, why: String, refused: bool },
     /// The answer to the upgrade request is not HTTP, or not an upgrade.
     NotARelay { authority: String, what: String },
+    /// The answer to the upgrade request is in HTTP/1.0.
+    OldHttp { authority: String, path: &'static str, status: u16 },
     /// The answer to the upgrade request is an HTTP status other than 101.
     Refused { path: &'static str, status: u16, line: String, retry_after: Option<String> },
-    /// The relay closed a connection that was to stay.
-    Closed { who: &'static str, due: &'static str, code: Option<u16>, reason: String },
+    /// The relay closed a connection that was to stay. `size` is that of the probe's frames.
+    Closed { who: &'static str, due: &'static str, code: Option<u16>, reason: String, size: usize },
+    /// The binary got a notice that its phone was closed.
+    Notice { due: &'static str, code: u16, received: String },
+    /// The binary got such a notice, and the phone got `instead` of its close. `size` is that of the probe's frames.
+    OnlyNotice { code: u16, size: usize, instead: Box<Trouble> },
     /// A connection ended without a close frame.
     Lost { who: &'static str, due: &'static str, why: String },
     /// What was due did not come.
@@ -33,20 +39,31 @@ pub(super) enum Trouble {
     /// Something else than what was due.
     Wrong { due: String, received: String },
     /// The bytes differ.
-    Differs { due: &'static str, expected: String, received: String, at: usize },
+    Differs { due: &'static str, at: usize, expected: Excerpt, received: Excerpt },
 }
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect { authority, why } => write!(
-                f,
-                "cannot connect to {authority}: {why}; is the relay running, and is this the address it listens on?"
-            ),
+            Self::Connect { authority, why, refused } => {
+                // A relay stops listening as soon as it drains, though its connections live on for a while.
+                let down =
+                    if *refused { " (one that is shutting down refuses connections as well)" } else { "" };
+                write!(
+                    f,
+                    "cannot connect to {authority}: {why}; is the relay running{down}, and is this the address it \
+                     listens on?"
+                )
+            }
             Self::NotARelay { authority, what } => write!(
                 f,
                 "{authority} {what}; is it a relay's plain WebSocket listener, or one that expects TLS or the PROXY \
                  protocol?"
+            ),
+            Self::OldHttp { authority, path, status } => write!(
+                f,
+                "{path} was answered in HTTP/1.0, with status {status}; a relay answers in HTTP/1.1, so something \
+                 else listens on {authority} or stands in between"
             ),
             Self::Refused { path, status, line, retry_after } => {
                 write!(f, "{path} was answered with HTTP status {status}")?;
@@ -58,7 +75,7 @@ impl fmt::Display for Trouble {
                 }
                 write!(f, ": {}", status_means(*status))
             }
-            Self::Closed { who, due, code, reason } => {
+            Self::Closed { who, due, code, reason, size } => {
                 write!(f, "the relay closed the {who}'s connection with ")?;
                 match code {
                     Some(code) => write!(f, "{code}")?,
@@ -67,7 +84,22 @@ impl fmt::Display for Trouble {
                 if !reason.is_empty() {
                     write!(f, " \"{reason}\"")?;
                 }
-                write!(f, " while {due} was due: {}", code_means(*code))
+                write!(f, " while {due} was due: {}", code_means(*code, *size))
+            }
+            Self::Notice { due, received, .. } => {
+                write!(f, "expected {due} on the binary's connection, received {received}")
+            }
+            Self::OnlyNotice { code, size, instead } => {
+                let means = match code {
+                    // To the binary, this also stands for a phone that is gone without a word.
+                    1001 => "the relay lost the phone, or is shutting down".to_owned(),
+                    _ => code_means(Some(*code), *size),
+                };
+                write!(
+                    f,
+                    "the relay told the binary that the phone was closed with {code} ({means}), but on the phone's \
+                     own connection: {instead}"
+                )
             }
             Self::Lost { who, due, why } => {
                 write!(f, "the {who}'s connection ended while {due} was due: {why}")
@@ -77,16 +109,31 @@ impl fmt::Display for Trouble {
                 write!(f, "the whole probe took longer than {}; {due} was due", seconds(*after))
             }
             Self::Wrong { due, received } => write!(f, "expected {due}, received {received}"),
-            Self::Differs { due, expected, received, at } => write!(
+            Self::Differs { due, at, expected, received } => write!(
                 f,
-                "{due} is not what it must be, byte for byte: from byte {at} on expected {} ({} bytes in all), \
-                 received {} ({} bytes in all)",
-                excerpt(expected, *at),
-                expected.len(),
-                excerpt(received, *at),
-                received.len(),
+                "{due} is not what it must be, byte for byte: from byte {at} on expected {expected}, received \
+                 {received}"
             ),
         }
+    }
+}
+
+/// A piece of a text and how long the whole is, for a terminal.
+#[derive(Debug)]
+pub(super) struct Excerpt {
+    text: String,
+    of: usize,
+}
+
+impl Excerpt {
+    fn new(text: &str, at: usize) -> Self {
+        Self { text: excerpt(text, at), of: text.len() }
+    }
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes in all)", self.text, self.of)
     }
 }
 
@@ -96,7 +143,8 @@ pub(super) fn must_equal(due: &'static str, expected: &str, received: &str) -> R
         return Ok(());
     }
     let at = expected.bytes().zip(received.bytes()).take_while(|(left, right)| left == right).count();
-    Err(Trouble::Differs { due, expected: expected.to_owned(), received: received.to_owned(), at })
+    let (expected, received) = (Excerpt::new(expected, at), Excerpt::new(received, at));
+    Err(Trouble::Differs { due, at, expected, received })
 }
 
 /// Text for a terminal: quoted, without control characters, at most `SHOWN` characters from shortly before `at`.
@@ -169,13 +217,17 @@ fn status_means(status: u16) -> &'static str {
     }
 }
 
-fn code_means(code: Option<u16>) -> &'static str {
-    match code {
+fn code_means(code: Option<u16>, size: usize) -> String {
+    let means = match code {
         Some(1000) => "the relay had no reason to end it",
         Some(1001) => "the relay is shutting down; probe again when it is back",
         Some(1002) => "the relay took the probe's messages for a breach of the WebSocket protocol",
         Some(1007) => "the relay took a frame for invalid JSON, though it is valid",
-        Some(1009) => "the relay took a message for too big; its limit is smaller than the protocol's",
+        Some(1009) => {
+            return format!(
+                "frames of {size} bytes (--size) are larger than the relay's session.max_frame allows"
+            );
+        }
         Some(1011) => "the relay gave up on this connection; its log says why",
         Some(4404) => {
             "the relay knows no binary with this server-id, though one holds it (several relays behind one name?)"
@@ -185,7 +237,8 @@ fn code_means(code: Option<u16>) -> &'static str {
         }
         Some(4429) => "the relay says that this server-id has too many phones, though it has one",
         _ => "the protocol has no such close here",
-    }
+    };
+    means.to_owned()
 }
 
 #[cfg(test)]
@@ -228,7 +281,35 @@ mod tests {
             text.starts_with("/v2/server was answered with HTTP status 429 \"slow down\" (Retry-After: 7): ")
         );
         assert!(text.contains("too many connections"), "{text}");
-        let closed = Trouble::Closed { who: "phone", due: "a pong", code: Some(4404), reason: String::new() };
-        assert!(closed.to_string().contains("with 4404 while a pong was due: the relay knows no binary"));
+        let closed = |code| {
+            Trouble::Closed { who: "phone", due: "a pong", code, reason: String::new(), size: 300_000 }
+                .to_string()
+        };
+        assert!(closed(Some(4404)).contains("with 4404 while a pong was due: the relay knows no binary"));
+        let big = closed(Some(1009));
+        assert!(big.contains("300000 bytes (--size)") && big.contains("session.max_frame"), "{big}");
+    }
+
+    #[test]
+    fn a_notice_speaks_for_a_close_that_did_not_come() {
+        let only = |code| {
+            let late = Trouble::Late { due: "its close".to_owned(), after: Duration::from_secs(10) };
+            Trouble::OnlyNotice { code, size: 300_000, instead: Box::new(late) }.to_string()
+        };
+        let big = only(1009);
+        assert!(big.contains("closed with 1009 (frames of 300000 bytes (--size) are larger"), "{big}");
+        assert!(big.ends_with("connection: waited 10 s in vain for its close"), "{big}");
+        assert!(only(1001).contains("(the relay lost the phone, or is shutting down)"));
+    }
+
+    #[test]
+    fn a_relay_that_drains_is_thought_of_where_a_connection_is_refused() {
+        let connect = |refused| {
+            Trouble::Connect { authority: "h:1".to_owned(), why: "so".to_owned(), refused }.to_string()
+        };
+        assert!(
+            connect(true).contains("is the relay running (one that is shutting down refuses connections")
+        );
+        assert!(connect(false).contains("h:1: so; is the relay running, and is this the address"));
     }
 }

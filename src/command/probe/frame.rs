@@ -7,8 +7,8 @@
 /// The smallest frame, in bytes: everything but the padding.
 pub const SMALLEST_FRAME: usize = 72;
 
-/// The largest frame, in bytes: what the protocol lets a phone send.
-pub const LARGEST_FRAME: usize = 256 * 1024;
+/// The largest frame, in bytes: what a relay can be configured to let a phone send.
+pub const LARGEST_FRAME: usize = 16 * 1024 * 1024;
 
 /// What the padding is made of: JSON string content of one to twelve bytes.
 const PIECES: [&str; 20] = [

@@ -1,5 +1,7 @@
 //! One connection of the probe: the binary's or a phone's WebSocket, every wait under a deadline.
 
+use std::convert::Infallible;
+
 use async_tungstenite::tungstenite::client::IntoClientRequest;
 use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::handshake::client::Request;
@@ -12,15 +14,17 @@ use futures_lite::StreamExt;
 use smol::net::TcpStream;
 
 use super::USER_AGENT;
+use super::answer::Witnessed;
 use super::clock::Clock;
 use super::dial::io_text;
+use super::envelope::notice_code;
 use super::explain::{self, Trouble};
-use super::frame::LARGEST_FRAME;
 use super::refusal::{oddity, refusal};
 use super::target::Target;
 
-/// The largest message that is taken from the relay: far more than it may send, far less than would hurt.
-const MAX_MESSAGE: usize = 4 * LARGEST_FRAME;
+/// What a message from the relay may have beyond the probe's own frame, in bytes: far more than an envelope needs, far
+/// less than would hurt.
+const BEYOND_FRAME: usize = 1024 * 1024;
 
 /// Which end of the protocol a connection plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +68,9 @@ impl Leg {
 pub(super) struct Link {
     leg: Leg,
     clock: Clock,
-    socket: WebSocketStream<TcpStream>,
+    /// How large the probe's frames are.
+    size: usize,
+    socket: WebSocketStream<Witnessed>,
 }
 
 /// What a connection brings.
@@ -86,22 +92,29 @@ impl Link {
         leg: Leg,
         target: &Target,
         server_id: &str,
+        size: usize,
     ) -> Result<Self, Trouble> {
         let limit = clock.deadlines.step;
         let authority = target.authority();
         let odd = |error: &WsError| Trouble::NotARelay { authority: authority.clone(), what: oddity(error) };
         let request = leg.request(target, server_id).map_err(|error| odd(&error))?;
         let spare = stream.clone();
-        let config =
-            WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+        let (stream, beginning) = Witnessed::new(stream);
+        let max = Some(max_message(size));
+        let config = WebSocketConfig::default().max_message_size(max).max_frame_size(max);
         let upgrading = async { Ok(client_async_with_config(request, stream, Some(config)).await) };
         let due = format!("{authority} to answer an HTTP request");
         let socket = match clock.within(limit, &due, upgrading).await? {
             Ok((socket, _)) => socket,
             Err(WsError::Http(response)) => return Err(refusal(clock, leg.path(), &response, spare).await),
-            Err(error) => return Err(odd(&error)),
+            Err(error) => {
+                return Err(match beginning.old_http() {
+                    Some(status) => Trouble::OldHttp { authority, path: leg.path(), status },
+                    None => odd(&error),
+                });
+            }
         };
-        let mut link = Self { leg, clock: *clock, socket };
+        let mut link = Self { leg, clock: *clock, size, socket };
         link.ping().await?;
         Ok(link)
     }
@@ -124,7 +137,7 @@ impl Link {
     }
 
     /// Sends a text message.
-    pub(super) async fn send_text(&mut self, text: &str) -> Result<(), Trouble> {
+    pub(super) async fn send_text(&mut self, text: impl Into<Utf8Bytes>) -> Result<(), Trouble> {
         self.send(Message::text(text), "room for a message").await
     }
 
@@ -141,6 +154,15 @@ impl Link {
             }
         };
         clock.within(clock.deadlines.step, due, message).await
+    }
+
+    /// The next message, which must be text, and not the notice that a phone is gone.
+    pub(super) async fn frame(&mut self, due: &'static str) -> Result<Utf8Bytes, Trouble> {
+        let text = self.text(due).await?;
+        match notice_code(&text) {
+            Some(_) => Err(self.unexpected(due, Event::Text(text))),
+            None => Ok(text),
+        }
     }
 
     /// Begins to close the connection with `code`.
@@ -197,6 +219,18 @@ impl Link {
         }
     }
 
+    /// Why the relay closed this connection, of which a notice to the binary told with `code`. The notice may come
+    /// first; the close has more to say.
+    pub(super) async fn announced_close(&mut self, code: u16) -> Trouble {
+        let clock = self.clock;
+        let close = async { Err::<Infallible, _>(self.intruder().await) };
+        let Err(own) = clock.within(clock.deadlines.step, "its close", close).await;
+        match own {
+            Trouble::Closed { .. } => own,
+            instead => Trouble::OnlyNotice { code, size: self.size, instead: Box::new(instead) },
+        }
+    }
+
     async fn send(&mut self, message: Message, due: &'static str) -> Result<(), Trouble> {
         let clock = self.clock;
         let sending = async {
@@ -239,7 +273,9 @@ impl Link {
             }
             WsError::Io(error) => io_text(error),
             WsError::Utf8(_) => "the relay sent text that is not UTF-8".to_owned(),
-            WsError::Capacity(_) => format!("the relay sent a message of more than {MAX_MESSAGE} bytes"),
+            WsError::Capacity(_) => {
+                format!("the relay sent a message of more than {} bytes", max_message(self.size))
+            }
             WsError::Protocol(error) => format!("the relay broke the WebSocket protocol ({error})"),
             other => other.to_string(),
         };
@@ -247,20 +283,29 @@ impl Link {
     }
 
     fn unexpected(&self, due: &'static str, event: Event) -> Trouble {
-        match event {
-            Event::Closed(frame) => {
-                let (code, reason) = match &frame {
-                    Some(frame) => (Some(u16::from(frame.code)), explain::first_line(&frame.reason)),
-                    None => (None, String::new()),
-                };
-                Trouble::Closed { who: self.leg.who(), due, code, reason }
-            }
-            other => Trouble::Wrong {
-                due: format!("{due} on the {}'s connection", self.leg.who()),
-                received: describe(other),
-            },
+        let who = self.leg.who();
+        if let Event::Closed(frame) = &event {
+            let (code, reason) = match frame {
+                Some(frame) => (Some(u16::from(frame.code)), explain::first_line(&frame.reason)),
+                None => (None, String::new()),
+            };
+            return Trouble::Closed { who, due, code, reason, size: self.size };
+        }
+        let notice = match &event {
+            Event::Text(text) if self.leg == Leg::Binary => notice_code(text),
+            _ => None,
+        };
+        let received = describe(event);
+        match notice {
+            Some(code) => Trouble::Notice { due, code, received },
+            None => Trouble::Wrong { due: format!("{due} on the {who}'s connection"), received },
         }
     }
+}
+
+/// The largest message that is taken from the relay, if the probe's frames have `size` bytes.
+fn max_message(size: usize) -> usize {
+    size.saturating_add(BEYOND_FRAME)
 }
 
 /// What an event is, for a message.

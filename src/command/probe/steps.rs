@@ -7,13 +7,14 @@ use std::fmt::Display;
 use std::future::Future;
 use std::time::Instant;
 
+use async_tungstenite::tungstenite::Utf8Bytes;
 use data_encoding::HEXLOWER;
 use futures_lite::future;
-use serde::Deserialize;
 
 use super::Plan;
 use super::clock::Clock;
 use super::dial;
+use super::envelope::{conn_id, must_wrap, wrapped};
 use super::explain::{self, Trouble, must_equal};
 use super::frame::{Frames, Towards};
 use super::link::{Leg, Link};
@@ -40,11 +41,11 @@ pub(super) async fn run(plan: &Plan, report: &mut Report, say: &mut dyn FnMut(&s
     say(&format!("ok   connect          {address}"));
 
     let mut binary =
-        Link::open(&clock, stream, Leg::Binary, target, &server_id).await.map_err(at("claim"))?;
+        Link::open(&clock, stream, Leg::Binary, target, &server_id, plan.size).await.map_err(at("claim"))?;
     say(&format!("ok   claim            {server_id}"));
 
     let stream = dial::dial(&clock, address).await.map_err(at("phone"))?;
-    let joining = Link::open(&clock, stream, Leg::Phone, target, &server_id);
+    let joining = Link::open(&clock, stream, Leg::Phone, target, &server_id, plan.size);
     let mut phone = beside(joining, &mut binary).await.map_err(at("phone"))?;
     say("ok   phone            connected");
 
@@ -68,7 +69,7 @@ pub(super) async fn run(plan: &Plan, report: &mut Report, say: &mut dyn FnMut(&s
     say(&format!("ok   close directive  the phone got its last frame, then {DIRECTIVE_CODE}"));
 
     let stream = dial::dial(&clock, address).await.map_err(at("close notice"))?;
-    let joining = Link::open(&clock, stream, Leg::Phone, target, &server_id);
+    let joining = Link::open(&clock, stream, Leg::Phone, target, &server_id, plan.size);
     let mut phone = beside(joining, &mut binary).await.map_err(at("close notice"))?;
     let frame = frames.next(plan.count, Towards::Binary);
     close_notice(report, &frame, &first_id, &mut binary, &mut phone).await.map_err(at("close notice"))?;
@@ -92,33 +93,52 @@ async fn round_trips(
 ) -> Result<String, Trouble> {
     let mut known: Option<String> = None;
     for number in 0..plan.count {
-        let question = frames.next(number, Towards::Binary);
-        let answer = frames.next(number, Towards::Phone);
-        let begun = Instant::now();
-
-        phone.send_text(&question).await?;
-        report.frames_sent += 1;
-        let envelope = beside(binary.text(PHONES_FRAME), phone).await?;
-        let id = match known.take() {
-            Some(id) => id,
-            None => conn_id(&envelope)?,
-        };
-        must_equal(PHONES_FRAME, &wrapped(&id, &question), &envelope)?;
-        report.frames_received += 1;
-
-        binary.send_text(&wrapped(&id, &answer)).await?;
-        report.frames_sent += 1;
-        let delivered = beside(phone.text(BINARYS_FRAME), binary).await?;
-        must_equal(BINARYS_FRAME, &answer, &delivered)?;
-        report.frames_received += 1;
-
-        report.round_trips.push(begun.elapsed());
-        known = Some(id);
+        match round_trip(number, known.take(), report, frames, binary, phone).await {
+            Ok(id) => known = Some(id),
+            // The relay closes the phone and tells the binary, and the binary may hear of it first.
+            Err(Trouble::Notice { code, .. }) => return Err(phone.announced_close(code).await),
+            Err(trouble) => return Err(trouble),
+        }
     }
     known.ok_or_else(|| Trouble::Wrong {
         due: "at least one round trip".to_owned(),
         received: "a plan for none".to_owned(),
     })
+}
+
+/// One frame there and one back. Returns the phone's `conn_id`, which is `known` from the second on.
+async fn round_trip(
+    number: u32,
+    known: Option<String>,
+    report: &mut Report,
+    frames: &mut Frames,
+    binary: &mut Link,
+    phone: &mut Link,
+) -> Result<String, Trouble> {
+    // Frames can be large: they are shared with what sends them, and those that are done with are let go.
+    let question = Utf8Bytes::from(frames.next(number, Towards::Binary));
+    let answer = frames.next(number, Towards::Phone);
+    let begun = Instant::now();
+
+    phone.send_text(question.clone()).await?;
+    report.frames_sent += 1;
+    let envelope = beside(binary.frame(PHONES_FRAME), phone).await?;
+    let id = match known {
+        Some(id) => id,
+        None => conn_id(PHONES_FRAME, &envelope)?,
+    };
+    must_wrap(PHONES_FRAME, &id, &question, &envelope)?;
+    drop((question, envelope));
+    report.frames_received += 1;
+
+    binary.send_text(wrapped(&id, &answer)).await?;
+    report.frames_sent += 1;
+    let delivered = beside(phone.text(BINARYS_FRAME), binary).await?;
+    must_equal(BINARYS_FRAME, &answer, &delivered)?;
+    report.frames_received += 1;
+
+    report.round_trips.push(begun.elapsed());
+    Ok(id)
 }
 
 /// The binary has the relay deliver a last frame and close the phone.
@@ -130,7 +150,7 @@ async fn close_directive(
     phone: &mut Link,
 ) -> Result<(), Trouble> {
     let directive = format!(r#"{{"conn_id":"{id}","frame":{frame},"close_code":{DIRECTIVE_CODE}}}"#);
-    binary.send_text(&directive).await?;
+    binary.send_text(directive).await?;
     report.frames_sent += 1;
     let delivered = beside(phone.text(BINARYS_FRAME), binary).await?;
     must_equal(BINARYS_FRAME, frame, &delivered)?;
@@ -152,14 +172,14 @@ async fn close_notice(
     phone.send_close(PHONE_CODE).await?;
 
     let envelope = binary.text(PHONES_FRAME).await?;
-    let id = conn_id(&envelope)?;
+    let id = conn_id(PHONES_FRAME, &envelope)?;
     if id == first_id {
         return Err(Trouble::Wrong {
             due: "the frame of the second phone under a conn_id of its own".to_owned(),
             received: format!("{} for the first phone, which is gone", explain::shown(&envelope)),
         });
     }
-    must_equal(PHONES_FRAME, &wrapped(&id, frame), &envelope)?;
+    must_wrap(PHONES_FRAME, &id, frame, &envelope)?;
     report.frames_received += 1;
 
     let notice = binary.text(NOTICE).await?;
@@ -170,33 +190,6 @@ async fn close_notice(
 /// The outcome of `wait`, unless something comes on a connection on which nothing is due.
 async fn beside<T>(wait: impl Future<Output = Result<T, Trouble>>, quiet: &mut Link) -> Result<T, Trouble> {
     future::or(wait, async { Err(quiet.intruder().await) }).await
-}
-
-/// A frame as the binary must get it, and as it must send it.
-fn wrapped(id: &str, frame: &str) -> String {
-    format!(r#"{{"conn_id":"{id}","frame":{frame}}}"#)
-}
-
-#[derive(Deserialize)]
-struct Addressed {
-    conn_id: String,
-}
-
-/// The `conn_id` of an envelope, if it has the form that the protocol gives it.
-fn conn_id(envelope: &str) -> Result<String, Trouble> {
-    let wrong = |what: &str| Trouble::Wrong {
-        due: format!("{PHONES_FRAME} with a conn_id of c- and 16 hex digits"),
-        received: format!("{what}: {}", explain::shown(envelope)),
-    };
-    let Ok(Addressed { conn_id }) = serde_json::from_str(envelope) else {
-        return Err(wrong("no JSON object with a conn_id"));
-    };
-    let digits = conn_id.strip_prefix("c-").unwrap_or_default();
-    if digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        Ok(conn_id)
-    } else {
-        Err(wrong("another form"))
-    }
 }
 
 /// A server-id that nobody holds, and a seed for the padding.
@@ -217,18 +210,6 @@ fn fail(step: &'static str, why: impl Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_conn_id_has_one_form() {
-        let id = "c-0123456789abcdef";
-        assert_eq!(conn_id(&wrapped(id, "1")).unwrap(), id);
-        for bad in ["c-0123456789abcde", "0123456789abcdef", "c-0123456789abcdeg", "c-0123456789abcdef0", ""]
-        {
-            let text = conn_id(&wrapped(bad, "1")).unwrap_err().to_string();
-            assert!(text.contains("c- and 16 hex digits"), "{text}");
-        }
-        assert!(conn_id("[]").unwrap_err().to_string().contains("no JSON object with a conn_id"));
-    }
 
     #[test]
     fn every_server_id_is_fresh() {

@@ -19,7 +19,7 @@ pub struct Target {
     port: u16,
 }
 
-/// Why a URL is not the address of a relay.
+/// Why a URL is not an address that can be probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TargetError {
@@ -42,9 +42,10 @@ impl fmt::Display for TargetError {
         f.write_str(match self {
             Self::Scheme => "a relay's address begins with ws://",
             Self::Tls => {
-                "wss:// is not supported: the probe does not speak TLS yet; probe a plain listener with ws://"
+                "the probe speaks no TLS in this version; give the address of the relay itself, behind the TLS proxy, \
+                 with ws://"
             }
-            Self::UserInfo => "no user name or password is allowed",
+            Self::UserInfo => "a relay's address has no user name and no password",
             Self::Path => {
                 "no path, query or fragment is allowed: the probe uses the relay's own /v2/server and /v2/client"
             }
@@ -129,6 +130,18 @@ impl Target {
     }
 }
 
+/// A URL for a terminal: quoted, without control characters, and without anything that may be a password.
+pub(super) fn shown(url: &str) -> String {
+    // The last @, wherever it is: a password that was pasted as it is may hold every other delimiter.
+    let Some((secret, rest)) = url.rsplit_once('@') else {
+        return format!("\"{}\"", url.escape_debug());
+    };
+    let scheme = secret.split_once("://").map(|(scheme, _)| scheme);
+    let scheme = scheme.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphabetic()));
+    let start = scheme.map_or_else(String::new, |scheme| format!("{scheme}://"));
+    format!("\"{start}…@{}\"", rest.escape_debug())
+}
+
 fn name(text: &str) -> Result<String, TargetError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     if text.is_empty() || text.len() > MAX_NAME || !text.bytes().all(allowed) {
@@ -200,5 +213,21 @@ mod tests {
             assert!(refused.to_string().contains("ws://127.0.0.1:8080"), "{url}");
         }
         assert!(TargetError::Tls.to_string().contains("TLS"));
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        for (url, expected) in [
+            ("ws://user:secret@relay.example:80", "\"ws://…@relay.example:80\""),
+            ("wss://user:se@cret@relay.example", "\"wss://…@relay.example\""),
+            ("ws://user:se/cr?et#secret@relay.example", "\"ws://…@relay.example\""),
+            ("user:secret@relay.example", "\"…@relay.example\""),
+            ("user:secret://secret@relay.example", "\"…@relay.example\""),
+            ("ws://relay.example/v1\u{1b}[2J", "\"ws://relay.example/v1\\u{1b}[2J\""),
+        ] {
+            let text = shown(url);
+            assert_eq!(text, expected, "{url}");
+            assert!(!text.contains("secret"), "{text}");
+        }
     }
 }
