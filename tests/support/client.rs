@@ -93,11 +93,6 @@ impl Client {
         self.ws.send(message).expect("sends");
     }
 
-    /// Queues a message without waiting for it to be written.
-    pub fn write_message(&mut self, message: Message) -> Result<(), String> {
-        self.ws.write(message).map_err(|error| error.to_string())
-    }
-
     /// The next message that is not a ping or pong.
     pub fn next(&mut self) -> Message {
         loop {

@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -298,6 +297,3 @@ impl Metrics {
             .collect()
     }
 }
-
-/// A pause between two looks at a fact, for waits that `eventually` does not fit.
-pub const LOOK: Duration = Duration::from_millis(2);
