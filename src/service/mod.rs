@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_lite::future;
 use smol::Executor;
 
 use crate::config::{Config, Source};
@@ -130,8 +131,14 @@ async fn drain(
     manager.tell(systemd::stopping);
     let began = Instant::now();
     let left = drain::drain(running, timeout, async {
-        // A drain ends by a second signal to terminate; a failing signal pipe must not end it early.
-        while !matches!(signals.next().await, Ok(Signal::Terminate) | Err(_)) {}
+        loop {
+            match signals.next().await {
+                Ok(Signal::Terminate) => return,
+                Ok(Signal::Hangup) => {}
+                // Without signals there is no second one; what is queued still has its time.
+                Err(_) => future::pending().await,
+            }
+        }
     })
     .await;
     match left {
