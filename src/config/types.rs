@@ -70,14 +70,18 @@ pub(super) const CLIENT_ADDRESS_SOURCE: Word<ClientAddressSource> = Word(&[
     ("proxy-protocol", ClientAddressSource::ProxyProtocol),
 ]);
 
-pub(super) const LOG_LEVEL: Word<Level> =
-    Word(&[("error", Level::Error), ("warn", Level::Warn), ("info", Level::Info), ("debug", Level::Debug)]);
+pub(super) const LOG_LEVEL: Word<Level> = Word(&[
+    (Level::Error.as_str(), Level::Error),
+    (Level::Warn.as_str(), Level::Warn),
+    (Level::Info.as_str(), Level::Info),
+    (Level::Debug.as_str(), Level::Debug),
+]);
 
 pub(super) const LOG_FORMAT: Word<Format> = Word(&[
-    ("auto", Format::Auto),
-    ("journald", Format::Journald),
-    ("text", Format::Text),
-    ("json", Format::Json),
+    (Format::Auto.as_str(), Format::Auto),
+    (Format::Journald.as_str(), Format::Journald),
+    (Format::Text.as_str(), Format::Text),
+    (Format::Json.as_str(), Format::Json),
 ]);
 
 /// What a `systemd:` address is told: the form is known, so that it is not called a bad address.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 use futures_lite::future;
 use http_body_util::Full;
-use hyper::body::{Body, Bytes, Incoming};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -74,11 +74,9 @@ impl Ingress {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Speaks HTTP with `socket`, and hands it on if it is upgraded.
-    ///
-    /// # Errors
-    /// Says why the connection ended, if not by its own will.
-    pub async fn serve<S>(self: Arc<Self>, socket: S, remote: SocketAddr) -> io::Result<()>
+    /// Speaks HTTP with `socket`, and hands it on if it is upgraded. How it ends otherwise is its client's business:
+    /// it is counted, and a line for each would let a stranger fill the log.
+    pub async fn serve<S>(self: Arc<Self>, socket: S, remote: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -120,14 +118,12 @@ impl Ingress {
         match (parts, admitted) {
             (Ok((socket, read)), Some((_, upgrade))) => {
                 self.hand_on(socket, read.to_vec(), upgrade, remote);
-                Ok(())
             }
-            (parts, Some((endpoint, _))) => {
+            (Err(_), Some((endpoint, _))) => {
                 // The client left, or was too slow, before its answer was on the wire.
                 self.hub.observer().upgrade(endpoint, UpgradeOutcome::RejectBadRequest);
-                parts.map(drop)
             }
-            (parts, None) => parts.map(drop),
+            (_, None) => {}
         }
     }
 
@@ -189,16 +185,7 @@ impl Ingress {
                 outcome: UpgradeOutcome::RejectDraining,
             });
         }
-        let upgrade = upgrade::check(request, endpoint)?;
-        if !request.body().is_end_stream() {
-            return Err(Refusal {
-                status: StatusCode::BAD_REQUEST,
-                header: None,
-                message: "an upgrade request has no body".to_owned(),
-                outcome: UpgradeOutcome::RejectBadRequest,
-            });
-        }
-        Ok(upgrade)
+        upgrade::check(request, endpoint)
     }
 
     fn health(&self) -> Response<Full<Bytes>> {

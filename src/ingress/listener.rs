@@ -57,9 +57,7 @@ fn start(
     ingress: &Arc<Ingress>,
     executor: &Arc<Executor<'static>>,
 ) {
-    let serving = Arc::clone(ingress).serve(Socket::new(socket), remote);
-    // How an HTTP connection ends is its client's business: a line for each would let a stranger fill the log.
-    executor.spawn(async move { drop(serving.await) }).detach();
+    executor.spawn(Arc::clone(ingress).serve(Socket::new(socket), remote)).detach();
 }
 
 fn concerns_one_connection(error: &io::Error) -> bool {

@@ -1,10 +1,11 @@
 //! Whether a request to `/v1/server` or `/v1/client` may become a WebSocket (PROTOCOL § 1).
 //!
 //! [`check`] looks at the request alone, in the order that the protocol lays down: first whether it is a WebSocket
-//! upgrade at all, then the relay's own headers. What is said about a header names it and never quotes it.
+//! upgrade at all, then the relay's own headers, then that nothing follows them. What is said about a header names it and never quotes it.
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use data_encoding::BASE64;
+use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode, Version};
 
@@ -93,7 +94,7 @@ impl Refusal {
 ///
 /// # Errors
 /// The answer to give instead.
-pub fn check<B>(request: &Request<B>, endpoint: Endpoint) -> Result<Upgrade, Refusal> {
+pub fn check<B: Body>(request: &Request<B>, endpoint: Endpoint) -> Result<Upgrade, Refusal> {
     let accept = check_websocket(request)?;
     let headers = request.headers();
     let server_id = required(headers, &SERVER_ID, SHORT)?;
@@ -116,6 +117,9 @@ pub fn check<B>(request: &Request<B>, endpoint: Endpoint) -> Result<Upgrade, Ref
         }
     };
     required(headers, &header::USER_AGENT, LONG)?;
+    if !request.body().is_end_stream() {
+        return Err(Refusal::bad(StatusCode::BAD_REQUEST, "an upgrade request has no body"));
+    }
     Ok(Upgrade { accept, server_id, about })
 }
 

@@ -46,8 +46,6 @@ impl Default for Settings {
     }
 }
 
-type Phones = Vec<Handle<PhoneLink>>;
-
 #[derive(Debug)]
 struct Locked {
     registry: Registry<Handle<BinaryLink>, Handle<PhoneLink>>,
@@ -269,7 +267,7 @@ impl Census for Hub {
     }
 }
 
-fn cut_all(phones: &Phones, close: Close) {
+fn cut_all(phones: &[Handle<PhoneLink>], close: Close) {
     for phone in phones {
         phone.0.outbox.cut(close, DropReason::ReceiverClosed);
     }

@@ -137,3 +137,14 @@ fn start_metrics(server: MetricsServer, families: Arc<Families>) -> Result<Metri
         Err(ServiceError::MetricsSilent { address: thread.local_addr() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_core_and_the_configuration_have_the_same_defaults() {
+        assert_eq!(settings(&Config::default()), Settings::default());
+        assert_eq!(settings(&Config::default()).phones_per_server, 16);
+    }
+}

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_io::Timer;
 use futures_lite::future;
 use smol::Executor;
-use smol::channel::{Receiver, Sender, unbounded};
+use smol::channel::{Receiver, Sender, WeakSender, unbounded};
 
 use super::systemd;
 use crate::event;
@@ -80,7 +80,7 @@ async fn send(queue: Receiver<Message>, _done: Sender<()>) {
     }
 }
 
-async fn keep_status(hub: Arc<Hub>, messages: smol::channel::WeakSender<Message>) {
+async fn keep_status(hub: Arc<Hub>, messages: WeakSender<Message>) {
     let mut told = None;
     while let Some(messages) = messages.upgrade() {
         let counts = hub.count();
@@ -101,7 +101,7 @@ fn status_line(counts: Counts) -> String {
     )
 }
 
-async fn feed_watchdog(interval: Duration, messages: smol::channel::WeakSender<Message>) {
+async fn feed_watchdog(interval: Duration, messages: WeakSender<Message>) {
     while let Some(messages) = messages.upgrade() {
         if messages.is_empty() {
             let _ = messages.try_send(Box::new(systemd::watchdog));
