@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 use futures_lite::future;
 use pyrycode_relay::relay::close::Close;
-use pyrycode_relay::relay::hub::{Claimed, Hub, PhoneRefused, PhoneRegistration, Settings};
+use pyrycode_relay::relay::hub::{Claimed, Hub, PhoneRefused, PhoneRegistration};
 use pyrycode_relay::relay::observer::{Census, Counts, DropReason, Endpoint};
-use pyrycode_relay::relay::outbox::{Cut, Frame, Outbox, Refused};
+use pyrycode_relay::relay::outbox::{Cut, Frame, Item, Outbox, Refused};
 use pyrycode_relay::relay::registry::ServerId;
+use pyrycode_relay::relay::settings::Settings;
 use smol::LocalExecutor;
 
 #[path = "support/recording.rs"]
@@ -40,8 +41,8 @@ fn cut_of(outbox: &Outbox) -> Option<Cut> {
     outbox.poll_take(&mut Context::from_waker(Waker::noop()), 0, &mut VecDeque::new()).cut
 }
 
-fn frame() -> Frame {
-    Frame { text: "1".to_owned(), payload: 1, read_at: Instant::now() }
+fn frame() -> Item {
+    Item::Frame(Frame { text: "1".to_owned(), payload: 1, read_at: Instant::now() })
 }
 
 fn counts(connected_binaries: usize, connected_phones: usize, gracing_binaries: usize) -> Counts {
@@ -97,7 +98,7 @@ fn grace_counts_only_real_evictions() {
         move || {
             let expired = Cut { close: Close::BinaryDidNotReconnect, reason: DropReason::ReceiverClosed };
             assert!(outboxes.iter().all(|outbox| cut_of(outbox) == Some(expired)));
-            assert!(outboxes.iter().all(|outbox| matches!(outbox.push(frame()), Err(Refused::Closed(_)))));
+            assert!(outboxes.iter().all(|outbox| outbox.push(frame()) == Err(Refused::Closed)));
             // The hub answers: it is not locked while it reports.
             assert_eq!(hub.count(), counts(0, 0, 0));
             assert_eq!(recording.upgrade().map(|recording| recording.grace_expiries()), Some(0));
@@ -150,9 +151,10 @@ impl Seen {
                 assert!(Instant::now() < until, "{id} is held for ever");
                 thread::yield_now();
             };
+            assert!(!matches!(claimed, Claimed::TakenOver { .. }), "nobody probes here");
             match claimed {
                 Claimed::Fresh => self.fresh.fetch_add(1, Ordering::SeqCst),
-                Claimed::Reclaimed { phones } => {
+                Claimed::Reclaimed { phones } | Claimed::TakenOver { phones } => {
                     self.evicted.fetch_add(phones as u64, Ordering::SeqCst);
                     self.reclaimed.fetch_add(1, Ordering::SeqCst)
                 }

@@ -127,6 +127,7 @@ fn every_series_is_there_at_zero_on_a_fresh_start() {
     for name in [
         "grace_expiries_total",
         "reclaims_total",
+        "takeovers_total",
         "evicted_phones_total",
         "connected_binaries",
         "connected_phones",
@@ -281,6 +282,7 @@ fn the_facts_without_labels_move_their_family_only() {
     let families = fresh();
     assert_eq!(moved(&families, Observer::grace_expired), expect(&[("grace_expiries_total", 1.0)]));
     assert_eq!(moved(&families, Observer::reclaimed), expect(&[("reclaims_total", 1.0)]));
+    assert_eq!(moved(&families, Observer::taken_over), expect(&[("takeovers_total", 1.0)]));
     assert_eq!(moved(&families, |f| f.phones_evicted(3)), expect(&[("evicted_phones_total", 3.0)]));
     assert_eq!(moved(&families, |f| f.phones_evicted(0)), expect(&[]));
     assert_eq!(

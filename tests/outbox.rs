@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pyrycode_relay::relay::budget::Budget;
 use pyrycode_relay::relay::close::Close;
 use pyrycode_relay::relay::observer::{Direction, DropReason, Endpoint};
 use pyrycode_relay::relay::outbox::{Cut, ITEM_OVERHEAD, Item, Outbox, Refused, Taken, Turn};
@@ -24,7 +25,8 @@ const ONE: usize = ITEM_OVERHEAD + 1;
 
 fn outbox(limit: usize) -> (Outbox, Arc<Recording>) {
     let recording = Arc::new(Recording::default());
-    (Outbox::new(Endpoint::Server, limit, recording.clone()), recording)
+    let budget = Arc::new(Budget::new(usize::MAX));
+    (Outbox::new(Endpoint::Server, limit, budget, recording.clone()), recording)
 }
 
 fn everything(outbox: &Outbox) -> (Taken, Vec<String>) {
@@ -43,15 +45,12 @@ fn the_bound_is_exact_and_holds_until_the_last_byte_was_written() {
     assert_eq!(outbox.direction(), Direction::PhoneToBinary);
     outbox.push(frame("1")).unwrap();
     outbox.push(frame("22")).unwrap();
-    assert!(matches!(outbox.push(frame("3")), Err(Refused::Full(frame)) if frame.text == "3"));
+    assert_eq!(outbox.push(frame("3")), Err(Refused::Full));
 
     // Taken is not written: it is still charged.
-    assert_eq!(
-        everything(&outbox),
-        (Taken { cut: None, more: false }, vec!["1".to_owned(), "22".to_owned()])
-    );
+    assert_eq!(everything(&outbox), (Taken::default(), vec!["1".to_owned(), "22".to_owned()]));
     assert_eq!(outbox.charged(), 2 * ONE + 1);
-    assert!(matches!(outbox.push(frame("3")), Err(Refused::Full(_))));
+    assert_eq!(outbox.push(frame("3")), Err(Refused::Full));
     outbox.settle(ONE);
     outbox.push(frame("3")).unwrap();
     assert_eq!((outbox.charged(), recording.queued_bytes(Endpoint::Server)), (131, 131));
@@ -70,11 +69,11 @@ fn a_session_takes_no_more_than_it_has_room_for() {
         outbox.push(frame(text)).unwrap();
     }
     let session = Poller::new();
-    let more = Taken { cut: None, more: true };
+    let more = Taken { more: true, ..Taken::default() };
     assert_eq!(session.take(&outbox, 0), (more, vec![]));
     assert_eq!(session.take(&outbox, 1), (more, vec!["1".to_owned()]));
     assert_eq!(session.take(&outbox, ONE + 1), (more, vec!["2".to_owned(), "3".to_owned()]));
-    assert_eq!(session.take(&outbox, ONE), (Taken { cut: None, more: false }, vec!["4".to_owned()]));
+    assert_eq!(session.take(&outbox, ONE), (Taken::default(), vec!["4".to_owned()]));
     assert_eq!(session.woken(), 0);
     outbox.push(frame("5")).unwrap();
     outbox.push(frame("6")).unwrap();
@@ -100,7 +99,7 @@ fn places_are_given_in_the_order_of_the_line() {
     // There is room, and it is the first one's: neither one behind it nor a newcomer gets it.
     let mut newcomer = Pusher::new("4");
     assert!(third.poll(&outbox).is_pending() && newcomer.poll(&outbox).is_pending());
-    assert!(matches!(outbox.push(frame("5")), Err(Refused::Full(_))));
+    assert_eq!(outbox.push(frame("5")), Err(Refused::Full));
     assert_eq!(first.poll(&outbox), Poll::Ready(true));
     assert!(!first.has_frame() && first.poll(&outbox).is_ready());
     // It keeps its turn until it leaves; then there is no room to wake the next for.
@@ -189,7 +188,7 @@ fn the_waker_that_counts_is_the_last_one() {
 fn closing_wakes_everybody_who_waits_and_gives_the_frames_back() {
     type Closing = fn(&Outbox);
     let ways: [Closing; 3] = [
-        |outbox| outbox.push_close(Close::HeartbeatTimeout),
+        |outbox| outbox.close_behind(Close::HeartbeatTimeout),
         |outbox| assert!(outbox.cut(Close::HeartbeatTimeout, DropReason::ReceiverClosed)),
         |outbox| assert_eq!(outbox.end().len(), 1),
     ];
@@ -205,51 +204,59 @@ fn closing_wakes_everybody_who_waits_and_gives_the_frames_back() {
             assert_eq!((pusher.poll(&outbox), pusher.has_frame()), (Poll::Ready(false), true), "{way}");
             outbox.leave(&mut pusher.turn);
         }
-        assert!(matches!(outbox.push(frame("6")), Err(Refused::Closed(frame)) if frame.text == "6"), "{way}");
+        assert_eq!(outbox.push(frame("6")), Err(Refused::Closed), "{way}");
         outbox.end();
         assert_eq!((outbox.charged(), recording.queued_bytes(Endpoint::Server)), (0, 0), "{way}");
     }
 }
 
 #[test]
-fn nothing_is_taken_in_behind_a_queued_close() {
+fn nothing_is_taken_in_behind_a_close() {
     let (outbox, recording) = outbox(1000);
     let session = Poller::new();
     session.take(&outbox, 0);
     outbox.push(frame("1")).unwrap();
     assert_eq!(session.woken(), 1);
     session.take(&outbox, 0);
-    outbox.push_close(Close::BinaryReclaimed);
+    outbox.close_behind(Close::BinaryReclaimed);
     assert_eq!(session.woken(), 1);
-    let charged = outbox.charged();
-    outbox.push_close(Close::TooManyPhones);
-    outbox.push_notice("late".to_owned());
-    assert!(matches!(outbox.push(frame("2")), Err(Refused::Closed(_))));
-    assert_eq!((outbox.charged(), charged), (ONE + ITEM_OVERHEAD, ONE + ITEM_OVERHEAD));
-    let taken = Taken { cut: None, more: false };
-    assert_eq!(session.take(&outbox, 1000), (taken, vec!["1".to_owned(), "close 4404".to_owned()]));
-    outbox.settle(charged);
+    outbox.close_behind(Close::TooManyPhones);
+    assert_eq!(outbox.push(frame("2")), Err(Refused::Closed));
+    assert_eq!(outbox.charged(), ONE, "the close costs nothing");
+    let taken = Taken { closing: Some(Close::BinaryReclaimed), ..Taken::default() };
+    assert_eq!(session.take(&outbox, 1000), (taken, vec!["1".to_owned()]));
+    outbox.settle(ONE);
     assert_eq!(recording.queued_bytes(Endpoint::Server), 0);
 }
 
 #[test]
-fn the_first_cut_wins_over_what_is_queued_and_over_a_queued_close() {
+fn the_first_cut_overtakes_what_is_queued() {
     let (outbox, recording) = outbox(1000);
     let session = Poller::new();
     outbox.push(frame("1")).unwrap();
-    outbox.push_close(Close::BinaryReclaimed);
     session.take(&outbox, 0);
     assert!(outbox.cut(Close::PhoneBacklogFull, DropReason::Backlog));
     assert!(!outbox.cut(Close::HeartbeatTimeout, DropReason::ReceiverClosed), "the second cut");
     assert_eq!(session.woken(), 1);
     let cut = Some(Cut { close: Close::PhoneBacklogFull, reason: DropReason::Backlog });
-    assert_eq!(session.take(&outbox, 1000), (Taken { cut, more: true }, vec![]));
-    outbox.push_notice("late".to_owned());
-    outbox.push_close(Close::HeartbeatTimeout);
-    assert!(matches!(outbox.push(frame("2")), Err(Refused::Closed(_))));
+    assert_eq!(session.take(&outbox, 1000), (Taken { cut, more: true, ..Taken::default() }, vec![]));
+    outbox.close_behind(Close::HeartbeatTimeout);
+    assert_eq!(outbox.push(frame("2")), Err(Refused::Closed));
     let left: Vec<String> = outbox.end().iter().map(name).collect();
-    assert_eq!(left, ["1", "close 4404"]);
+    assert_eq!(left, ["1"]);
     assert_eq!((outbox.charged(), recording.queued_bytes(Endpoint::Server)), (0, 0));
+}
+
+#[test]
+fn a_cut_behind_a_close_ends_the_wait_and_keeps_the_close() {
+    let (outbox, recording) = outbox(1000);
+    outbox.push(frame("1")).unwrap();
+    outbox.close_behind(Close::BinaryReclaimed);
+    assert!(outbox.cut(Close::HeartbeatTimeout, DropReason::ReceiverClosed));
+    let (taken, items) = everything(&outbox);
+    let cut = Cut { close: Close::BinaryReclaimed, reason: DropReason::ReceiverClosed };
+    assert_eq!((taken.cut, items.len()), (Some(cut), 0));
+    assert_eq!((outbox.end().len(), recording.queued_bytes(Endpoint::Server)), (1, 0));
 }
 
 #[test]
@@ -258,7 +265,7 @@ fn the_end_returns_what_is_left_and_settles_it() {
     for text in ["1", "2", "3"] {
         outbox.push(frame(text)).unwrap();
     }
-    outbox.push_notice("4".to_owned());
+    outbox.push(Item::Notice("4".to_owned())).unwrap();
     let session = Poller::new();
     assert_eq!(session.take(&outbox, 1).1, ["1"]);
     let left: Vec<String> = outbox.end().iter().map(name).collect();
@@ -268,28 +275,93 @@ fn the_end_returns_what_is_left_and_settles_it() {
     outbox.settle(ONE);
     assert!(outbox.end().is_empty());
     assert_eq!((outbox.charged(), recording.queued_bytes(Endpoint::Server)), (0, 0));
-    outbox.push_notice("5".to_owned());
-    outbox.push_close(Close::HeartbeatTimeout);
-    assert_eq!((outbox.charged(), session.woken()), (0, 0));
+    outbox.close_behind(Close::HeartbeatTimeout);
+    assert_eq!((outbox.push(frame("5")), outbox.charged(), session.woken()), (Err(Refused::Closed), 0, 0));
 }
 
 #[test]
-fn a_notice_is_charged_and_never_refused() {
-    let (outbox, recording) = outbox(ONE);
-    outbox.push(frame("1")).unwrap();
-    let mut pusher = Pusher::new("2");
-    assert!(pusher.poll(&outbox).is_pending());
-    let session = Poller::new();
-    session.take(&outbox, 0);
-    outbox.push_notice("gone".to_owned());
-    assert_eq!((session.woken(), outbox.charged()), (1, ONE + ITEM_OVERHEAD + 4));
-    assert_eq!(session.take(&outbox, 1000).1, ["1", "notice gone"]);
-    outbox.settle(ONE);
-    assert!(pusher.poll(&outbox).is_pending(), "the notice still takes the room");
-    outbox.settle(ITEM_OVERHEAD + 4);
-    assert_eq!(pusher.poll(&outbox), Poll::Ready(true));
-    outbox.end();
-    assert_eq!((outbox.charged(), recording.queued_bytes(Endpoint::Server)), (0, 0));
+fn outboxes_share_a_budget_and_wait_for_each_other() {
+    let recording = Arc::new(Recording::default());
+    let budget = Arc::new(Budget::new(3 * ONE));
+    let of = |endpoint| Outbox::new(endpoint, 100 * ONE, Arc::clone(&budget), recording.clone());
+    let hogs = [of(Endpoint::Client), of(Endpoint::Client), of(Endpoint::Client)];
+    let (phone, binaries) = (of(Endpoint::Client), [of(Endpoint::Server), of(Endpoint::Server)]);
+    for hog in &hogs {
+        hog.push(frame("1")).unwrap();
+    }
+    assert_eq!((budget.taken(), phone.push(frame("4"))), (3 * ONE, Err(Refused::Full)), "nothing is left");
+    let mut line = [Pusher::new("5"), Pusher::new("6")];
+    for (pusher, binary) in line.iter_mut().zip(&binaries) {
+        assert!(pusher.poll(binary).is_pending() && pusher.has_frame());
+    }
+
+    // Room anywhere is room for whoever waits longest, and what that one leaves is the next one's.
+    for hog in &hogs[..2] {
+        everything(hog);
+        hog.settle(ONE);
+    }
+    let [first, second] = &mut line;
+    assert_eq!([first.poller.woken(), second.poller.woken()], [2, 0]);
+    assert!(second.poll(&binaries[1]).is_pending(), "it is not first");
+    assert_eq!(first.poller.woken(), 1, "who is first hears of it again");
+    assert_eq!(first.poll(&binaries[0]), Poll::Ready(true));
+    assert_eq!([first.poller.woken(), second.poller.woken()], [0, 1]);
+    assert_eq!(second.poll(&binaries[1]), Poll::Ready(true));
+    assert_eq!((budget.taken(), phone.push(frame("4"))), (3 * ONE, Err(Refused::Full)));
+    for (pusher, binary) in line.iter_mut().zip(&binaries) {
+        binary.leave(&mut pusher.turn);
+        assert_eq!(binary.end().len(), 1);
+    }
+    assert_eq!(hogs[2].end().len(), 1);
+    assert_eq!((budget.taken(), phone.push(frame("4"))), (0, Ok(())));
+    assert_eq!((budget.taken(), recording.queued_bytes(Endpoint::Client)), (ONE, 65));
+}
+
+#[test]
+fn who_leaves_the_line_of_the_budget_passes_its_place_on() {
+    let recording = Arc::new(Recording::default());
+    let budget = Arc::new(Budget::new(2 * ONE));
+    let of = || Outbox::new(Endpoint::Server, 100 * ONE, Arc::clone(&budget), recording.clone());
+    let (hogs, leaving, staying) = ([of(), of()], of(), of());
+    for hog in &hogs {
+        hog.push(frame("1")).unwrap();
+    }
+    let (mut one, mut other) = (Pusher::new("2"), Pusher::new("3"));
+    assert!(one.poll(&leaving).is_pending() && other.poll(&staying).is_pending());
+    hogs[0].end();
+    assert_eq!([one.poller.woken(), other.poller.woken()], [1, 0]);
+    leaving.cut(Close::HeartbeatTimeout, DropReason::ReceiverClosed);
+    assert_eq!(one.poll(&leaving), Poll::Ready(false));
+    leaving.leave(&mut one.turn);
+    assert_eq!((other.poller.woken(), other.poll(&staying)), (1, Poll::Ready(true)));
+    staying.leave(&mut other.turn);
+    assert_eq!(budget.taken(), 2 * ONE);
+}
+
+#[test]
+fn who_holds_much_leaves_room_for_those_who_hold_little() {
+    let recording = Arc::new(Recording::default());
+    let budget = Arc::new(Budget::new(100 * ONE));
+    let of = || Outbox::new(Endpoint::Server, 1000 * ONE, Arc::clone(&budget), recording.clone());
+    let fill = |outbox: &Outbox| (0..1000).take_while(|_| outbox.push(frame("1")).is_ok()).count();
+    let hog = of();
+    // Nearly all of it, if there is nobody else: when it holds 88, eight times the 11 that would be left are enough.
+    assert_eq!((fill(&hog), budget.taken()), (89, 89 * ONE));
+    // However many there are, somebody new finds room.
+    let more: Vec<Outbox> = (0..8).map(|_| of()).collect();
+    assert_eq!(more.iter().map(fill).collect::<Vec<_>>(), [9, 1, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(budget.taken(), 100 * ONE);
+
+    // Who holds too much to get more does not keep those behind it waiting.
+    let (mut much, mut little) = (Pusher::new("2"), Pusher::new("3"));
+    assert!(much.poll(&hog).is_pending() && little.poll(&more[7]).is_pending());
+    everything(&more[0]);
+    more[0].settle(ONE);
+    assert_eq!([much.poller.woken(), little.poller.woken()], [0, 1]);
+    assert!(much.poll(&hog).is_pending());
+    assert_eq!((little.poller.woken(), little.poll(&more[7])), (1, Poll::Ready(true)));
+    hog.leave(&mut much.turn);
+    more[7].leave(&mut little.turn);
 }
 
 #[test]
@@ -319,15 +391,19 @@ fn threads_that_push_and_one_that_drains_lose_no_wake_up_and_no_frame() {
     let drain = || {
         for round in 0.. {
             let mut items = VecDeque::new();
-            block_on(until, |cx| {
+            let done = block_on(until, |cx| {
                 let taken = outbox.poll_take(cx, 1 + round % 200, &mut items);
-                if items.is_empty() && !taken.more { Poll::Pending } else { Poll::Ready(()) }
+                match (taken.closing, items.is_empty() && !taken.more) {
+                    (Some(_), true) => Poll::Ready(true),
+                    (None, true) => Poll::Pending,
+                    (_, false) => Poll::Ready(false),
+                }
             });
+            if done {
+                return;
+            }
             for item in items {
                 outbox.settle(item.cost());
-                if let Item::Close(_) = item {
-                    return;
-                }
                 let _ = arrived.send(name(&item));
             }
         }
@@ -336,7 +412,7 @@ fn threads_that_push_and_one_that_drains_lose_no_wake_up_and_no_frame() {
         let drainer = scope.spawn(drain);
         let pushers: Vec<_> = (0..PUSHERS).map(|pusher| scope.spawn(move || push(pusher))).collect();
         let results: Vec<_> = pushers.into_iter().map(thread::ScopedJoinHandle::join).collect();
-        outbox.push_close(Close::HeartbeatTimeout);
+        outbox.close_behind(Close::HeartbeatTimeout);
         assert!(drainer.join().is_ok() && results.iter().all(Result::is_ok));
     });
     drop(arrived);

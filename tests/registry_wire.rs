@@ -51,6 +51,7 @@ fn the_first_claim_wins_and_the_second_changes_nothing() {
     let headers =
         [("x-pyrycode-server", "held"), ("x-pyrycode-version", "rival-version"), ("user-agent", "rival")];
     let mut rival = client::connect(relay.address, "/v1/server", &headers).expect("upgraded");
+    binary.answer_probe_of(rival.socket());
     assert_eq!(told(&mut rival), said((4409, "server-id already claimed")));
 
     phone.send("\"before and after\"");

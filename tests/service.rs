@@ -117,7 +117,7 @@ fn forwards_and_ends(relay: &mut Relay, disturbance: impl FnOnce(&Relay)) {
 
     relay.signal("TERM");
     assert_eq!(phone.closed().0, 1001);
-    assert_eq!(binary.closed().0, 1001);
+    assert_eq!(binary.closed_after_notices().0, 1001);
     assert!(relay.wait_for_exit().success());
     assert_eq!(relay.events_named("drained").len(), 1);
 }
@@ -275,7 +275,7 @@ fn a_stderr_that_nobody_reads_holds_up_nothing() {
     }
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    assert_eq!(binary.closed().0, 1001);
+    assert_eq!(binary.closed_after_notices().0, 1001);
     let status = eventually("the end", || child.try_wait().unwrap().ok_or("still running".to_owned()));
     assert!(status.success());
     drop(unread);

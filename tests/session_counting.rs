@@ -8,111 +8,22 @@ use std::time::Duration;
 
 use pyrycode_relay::relay::binary::{self, BinaryHello};
 use pyrycode_relay::relay::close::CloseCause;
-use pyrycode_relay::relay::hub::{Hub, Settings};
+use pyrycode_relay::relay::hub::Hub;
 use pyrycode_relay::relay::observer::{Census, Direction, DropReason, Endpoint};
 use pyrycode_relay::relay::phone::{self, PhoneHello};
 use pyrycode_relay::relay::registry::ServerId;
-use smol::Executor;
+use pyrycode_relay::relay::settings::Settings;
 
+#[path = "support/memory_relay.rs"]
+mod memory_relay;
 #[path = "support/memory_socket.rs"]
 mod memory_socket;
 #[path = "support/recording.rs"]
 mod recording;
 
 use Direction::{BinaryToPhone, PhoneToBinary};
-use memory_socket::{Peer, frame, pair, text};
-use recording::Recording;
-
-/// Turns of the executor after which it is taken to be busy for ever.
-const TURNS: usize = 100_000;
-
-/// A relay on one executor, and what it counted.
-struct Relay {
-    executor: Executor<'static>,
-    hub: Arc<Hub>,
-    recording: Arc<Recording>,
-}
-
-impl Relay {
-    fn new(settings: Settings) -> Self {
-        let recording = Arc::new(Recording::default());
-        Self { executor: Executor::new(), hub: Hub::new(settings, recording.clone()), recording }
-    }
-
-    /// Runs every task until it waits for a peer.
-    fn settle(&self) {
-        let turns = (0..TURNS).take_while(|_| self.executor.try_tick()).count();
-        assert!(turns < TURNS, "a task is busy for ever");
-    }
-
-    fn binary(&self) -> Peer {
-        let (socket, peer) = pair();
-        let hello = BinaryHello {
-            server_id: ServerId::from("counted"),
-            version: Box::default(),
-            remote: ([127, 0, 0, 1], 1).into(),
-        };
-        self.executor
-            .spawn(binary::serve(Arc::clone(&self.hub), self.hub.enter(), socket, Vec::new(), hello))
-            .detach();
-        self.settle();
-        peer
-    }
-
-    fn phone(&self) -> Peer {
-        let (socket, peer) = pair();
-        let hello = PhoneHello {
-            server_id: ServerId::from("counted"),
-            device_name: None,
-            remote: ([127, 0, 0, 1], 2).into(),
-        };
-        self.executor
-            .spawn(phone::serve(Arc::clone(&self.hub), self.hub.enter(), socket, Vec::new(), hello))
-            .detach();
-        self.settle();
-        peer
-    }
-
-    /// A phone that has introduced itself to `binary` with one frame, and its `conn_id`.
-    fn known_phone(&self, binary: &Peer) -> (Peer, String) {
-        let phone = self.phone();
-        self.send(&phone, &text("\"hello\""));
-        let texts = binary.texts().unwrap_or_default();
-        let hello: serde_json::Value =
-            texts.last().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        assert_eq!(hello["frame"], "hello");
-        (phone, hello["conn_id"].as_str().unwrap_or_default().to_owned())
-    }
-
-    fn send(&self, peer: &Peer, bytes: &[u8]) {
-        peer.send(bytes);
-        self.settle();
-    }
-
-    /// Ends every connection. Afterwards nothing may be left of them.
-    fn end(self, peers: &[&Peer]) {
-        for peer in peers {
-            peer.accept_all();
-            peer.hang_up();
-        }
-        self.settle();
-        assert_eq!((self.hub.live(), self.hub.count().connected_phones), (0, 0));
-        assert_eq!(Endpoint::ALL.map(|endpoint| self.recording.queued_bytes(endpoint)), [0, 0]);
-        assert_eq!(self.hub.check_invariants(), Ok(()));
-    }
-}
-
-fn to(conn_id: &str, frame: &str) -> Vec<u8> {
-    text(&format!(r#"{{"conn_id":"{conn_id}","frame":{frame}}}"#))
-}
-
-fn close_frame(code: u16, reason: &str) -> (u8, Vec<u8>) {
-    (0x88, [&code.to_be_bytes()[..], reason.as_bytes()].concat())
-}
-
-fn text_frame(text: &str) -> (u8, Vec<u8>) {
-    (0x81, text.as_bytes().to_vec())
-}
+use memory_relay::{Relay, close_frame, text_frame, to};
+use memory_socket::{frame, pair, text};
 
 #[test]
 fn phone_to_binary_counts_only_on_success() {

@@ -172,15 +172,15 @@ tables! {
         /// How long the slot of a disconnected binary waits for it.
         built grace: Duration = secs(30), YEAR;
         /// How long a connection may be silent before it is pinged.
-        default_only ping_interval: Duration = secs(30), DAY;
+        built ping_interval: Duration = secs(30), DAY;
         /// How long a ping may stay unanswered.
-        default_only pong_timeout: Duration = secs(30), DAY;
+        built pong_timeout: Duration = secs(30), DAY;
         /// How long the holder of a server-id may take to answer when another binary claims it.
-        default_only conflict_probe: Duration = secs(10), DAY;
+        built conflict_probe: Duration = secs(10), DAY;
         /// How long a message may take from its first byte to its last.
-        default_only message_timeout: Duration = secs(30), DAY;
+        built message_timeout: Duration = secs(30), DAY;
         /// How long a write may make no progress.
-        default_only write_timeout: Duration = secs(10), DAY;
+        built write_timeout: Duration = secs(10), DAY;
         /// Bytes of the largest inner frame, both directions.
         built max_frame: usize = 256 * KIB, Size { min: KIB, max: 16 * MIB };
     }
@@ -205,7 +205,7 @@ tables! {
         /// Bytes that may wait for one binary.
         built binary_queue: usize = 4 * MIB, QUEUE;
         /// Bytes that may wait in all queues together.
-        default_only all_queues: usize = 256 * MIB, Size { min: 2 * KIB, max: GIB.saturating_mul(1024) };
+        built all_queues: usize = 256 * MIB, Size { min: 2 * KIB, max: GIB.saturating_mul(1024) };
     }
     /// `[client_address]`: how the address of a client is found behind a proxy.
     client_address: ClientAddress {
@@ -222,7 +222,7 @@ tables! {
     /// `[drain]`: how the relay stops.
     drain: Drain {
         /// Over how long the connections are closed, so that not all come back at once.
-        default_only spread: Duration = secs(5), DAY;
+        built spread: Duration = secs(5), DAY;
         /// When what is left is cut.
         built timeout: Duration = secs(20), DAY;
     }

@@ -135,6 +135,18 @@ pub fn server_id_conflict(server_id: &str, remote: IpAddr, suppressed: u64) {
     );
 }
 
+/// A binary took its server-id from a connection that did not answer; `phones` phones were closed so that they start
+/// over.
+pub fn server_id_takeover(server_id: &str, remote: IpAddr, phones: usize) {
+    emit!(
+        INFO,
+        "server_id_takeover",
+        server_id = Outside::Text(&server_id),
+        remote = address(remote),
+        phones = Count::from(phones),
+    );
+}
+
 /// A binary came back within its grace period; `phones` phones were closed so that they start over.
 pub fn server_reclaimed(server_id: &str, remote: IpAddr, phones: usize) {
     emit!(

@@ -27,6 +27,7 @@ use smol_hyper::rt::FuturesIo;
 use super::upgrade::{self, About, Refusal, Upgrade};
 use crate::relay::binary::{self, BinaryHello};
 use crate::relay::hub::Hub;
+use crate::relay::live::{Live, LiveGuard};
 use crate::relay::observer::{Census, Endpoint, HandshakeStage, Observer, UpgradeOutcome};
 use crate::relay::phone::{self, PhoneHello};
 
@@ -41,6 +42,7 @@ pub struct Ingress {
     executor: Arc<Executor<'static>>,
     handshake_timeout: Duration,
     started: Instant,
+    live: Arc<Live>,
     draining: AtomicBool,
     retry_after: u64,
 }
@@ -60,6 +62,7 @@ impl Ingress {
             executor,
             handshake_timeout,
             started: Instant::now(),
+            live: Arc::default(),
             draining: AtomicBool::new(false),
             retry_after,
         })
@@ -70,13 +73,25 @@ impl Ingress {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// The connections that are in HTTP.
+    #[must_use]
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// When a peer that acknowledges nothing counts as dead.
+    #[must_use]
+    pub fn dead_after(&self) -> Duration {
+        self.hub.shared().settings.dead_after()
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
     /// Speaks HTTP with `socket`, and hands it on if it is upgraded. How it ends otherwise is its client's business:
-    /// it is counted, and a line for each would let a stranger fill the log.
-    pub async fn serve<S>(self: Arc<Self>, socket: S, remote: SocketAddr)
+    /// it is counted, and a line for each would let a stranger fill the log. `_live` counts it until it has left HTTP.
+    pub async fn serve<S>(self: Arc<Self>, socket: S, remote: SocketAddr, _live: LiveGuard)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -203,6 +218,8 @@ impl Ingress {
         let mut response = Response::new(Full::from(body));
         if draining {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            // Whoever asks again and again would keep the process waiting.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));

@@ -77,6 +77,7 @@ pub struct Families {
     dropped: [[IntCounter; REASONS]; DIRECTIONS],
     grace_expiries: IntCounter,
     reclaims: IntCounter,
+    takeovers: IntCounter,
     evicted_phones: IntCounter,
     push_off: IntCounter,
     closed: [[IntCounter; CAUSES]; ENDPOINTS],
@@ -164,6 +165,10 @@ impl Families {
                 "reclaims_total",
                 "Binaries that came back to their server-id within the grace period.",
             )?,
+            takeovers: make.counter(
+                "takeovers_total",
+                "Binaries that took their server-id from a connection that did not answer in time.",
+            )?,
             evicted_phones: make.counter(
                 "evicted_phones_total",
                 "Phones closed 4404 because their binary's connection was replaced by a new one; they are \
@@ -234,6 +239,10 @@ impl Observer for Families {
 
     fn reclaimed(&self) {
         self.reclaims.inc();
+    }
+
+    fn taken_over(&self) {
+        self.takeovers.inc();
     }
 
     fn phones_evicted(&self, phones: usize) {

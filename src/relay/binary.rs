@@ -14,18 +14,21 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use super::close::{Close, CloseCause};
 use super::conn_id::ConnId;
+use super::contest::{self, Newcomer};
+use super::end::End;
 use super::envelope::{self, FromBinary, Malformed};
 use super::hub::{ClaimRefused, Claimed, Hub};
 use super::link::{BinaryLink, PhoneLink};
 use super::live::LiveGuard;
-use super::observer::{Direction, DropReason, Endpoint, Observer, UpgradeOutcome};
-use super::outbox::{Frame, Refused};
+use super::observer::{Direction, DropReason, Endpoint, UpgradeOutcome};
+use super::outbox::{Frame, Item, Refused};
 use super::registry::ServerId;
 use super::session::{Leg, Session, refuse};
+use super::shared::Shared;
 use crate::event::{self, Throttle};
 
 /// Bytes that an envelope may have beyond its inner frame, so that both directions carry the same frames.
-const ENVELOPE_ALLOWANCE: usize = 1024;
+pub(super) const ENVELOPE_ALLOWANCE: usize = 1024;
 
 /// What a binary said when it connected.
 #[derive(Clone, Debug)]
@@ -44,65 +47,83 @@ pub async fn serve<S>(hub: Arc<Hub>, _live: LiveGuard, socket: S, already_read: 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let observer = Arc::clone(hub.observer());
-    let (claim, claimed) = match hub.claim(&hello.server_id) {
+    let shared = Arc::clone(hub.shared());
+    let mut newcomer = Newcomer { socket, already_read };
+    let claimed = match hub.claim(&hello.server_id) {
+        // In a box: every session would otherwise carry the room for it.
+        Err(ClaimRefused::Conflict(incumbent)) => {
+            Box::pin(contest::hold(&hub, &hello.server_id, &incumbent, &mut newcomer)).await
+        }
+        claimed => claimed,
+    };
+    let (claim, claimed) = match claimed {
         Ok(claim) => claim,
         Err(refused) => {
-            let (close, outcome) = match refused {
-                ClaimRefused::Conflict => {
-                    hub.refusals.conflict(&hello.server_id, hello.remote.ip());
-                    (Close::AlreadyClaimed, UpgradeOutcome::Reject409)
+            let (end, outcome) = match refused {
+                ClaimRefused::Conflict(_) => {
+                    hub.refusals.conflict(&hello.server_id, hello.remote.ip(), shared.now());
+                    (End::refusal(Close::AlreadyClaimed), UpgradeOutcome::Reject409)
                 }
-                ClaimRefused::Draining(close) => (close, UpgradeOutcome::RejectDraining),
+                ClaimRefused::Left(end) => (end, UpgradeOutcome::Reject409),
+                ClaimRefused::Draining(close) => (End::refusal(close), UpgradeOutcome::RejectDraining),
             };
-            observer.upgrade(Endpoint::Server, outcome);
-            observer.connection_closed(Endpoint::Server, close.cause());
-            // In a box: every session that is not refused would otherwise carry the room for it.
-            return Box::pin(refuse(socket, close)).await;
+            shared.observer.upgrade(Endpoint::Server, outcome);
+            shared.observer.connection_closed(Endpoint::Server, end.cause());
+            return Box::pin(refuse(newcomer.socket, end, shared)).await;
         }
     };
-    observer.upgrade(Endpoint::Server, UpgradeOutcome::Accept);
+    shared.observer.upgrade(Endpoint::Server, UpgradeOutcome::Accept);
+    let remote = hello.remote.ip();
     match claimed {
-        Claimed::Fresh => event::server_claimed(&hello.server_id, &hello.version, hello.remote.ip()),
-        Claimed::Reclaimed { phones } => event::server_reclaimed(&hello.server_id, hello.remote.ip(), phones),
+        Claimed::Fresh => event::server_claimed(&hello.server_id, &hello.version, remote),
+        Claimed::Reclaimed { phones } => event::server_reclaimed(&hello.server_id, remote, phones),
+        Claimed::TakenOver { phones } => event::server_id_takeover(&hello.server_id, remote, phones),
     }
 
     let link = Arc::clone(claim.link());
-    let max_message = hub.settings().max_frame + ENVELOPE_ALLOWANCE;
+    let max_message = shared.settings.max_frame + ENVELOPE_ALLOWANCE;
     let outbox = Arc::clone(&link.outbox);
-    let mut session = Session::new(socket, already_read, max_message, outbox, Arc::clone(&observer));
-    let mut leg = BinaryLeg {
-        link,
-        observer: Arc::clone(&observer),
-        rejected: Throttle::default(),
-        unknown: Throttle::default(),
-    };
+    let mut session =
+        Session::new(newcomer.socket, newcomer.already_read, max_message, outbox, Arc::clone(&shared));
+    let mut leg = BinaryLeg { link, shared: Arc::clone(&shared), throttles: None };
     let end = session.run(&mut leg).await;
 
     drop(claim);
-    let cause = end.cause(CloseCause::BinaryWriteFailed);
-    observer.connection_closed(Endpoint::Server, cause);
+    let cause = end.cause();
+    shared.observer.connection_closed(Endpoint::Server, cause);
     if !matches!(cause, CloseCause::PeerClosed | CloseCause::ShuttingDown) {
         event::connection_lost(&hello.server_id, None, cause);
     }
-    session.farewell(end).await;
+    // In a box: every session would otherwise carry the room for its end.
+    Box::pin(session.farewell(end)).await;
 }
 
 struct BinaryLeg {
     link: Arc<BinaryLink>,
-    observer: Arc<dyn Observer>,
+    shared: Arc<Shared>,
+    /// Made when there is something to throttle, which most binaries never give reason for.
+    throttles: Option<Box<Throttles>>,
+}
+
+#[derive(Default)]
+struct Throttles {
     rejected: Throttle,
     unknown: Throttle,
 }
 
 impl BinaryLeg {
     fn dropped(&self, reason: DropReason) {
-        self.observer.frame_dropped(Direction::BinaryToPhone, reason);
+        self.shared.observer.frame_dropped(Direction::BinaryToPhone, reason);
+    }
+
+    fn frame_read(&self) {
+        self.shared.observer.frame_read(Direction::BinaryToPhone);
     }
 
     fn reject(&mut self, cause: Malformed, now: Instant) {
+        self.frame_read();
         self.dropped(DropReason::Malformed);
-        if let Some(suppressed) = self.rejected.admit(now) {
+        if let Some(suppressed) = self.throttles.get_or_insert_default().rejected.admit(now) {
             event::envelope_rejected(&self.link.server_id, cause.as_str(), suppressed);
         }
     }
@@ -111,7 +132,7 @@ impl BinaryLeg {
         let phone = conn_id.and_then(|conn_id| self.link.phone(conn_id));
         if phone.is_none() {
             self.dropped(DropReason::UnknownConnId);
-            if let Some(suppressed) = self.unknown.admit(now) {
+            if let Some(suppressed) = self.throttles.get_or_insert_default().unknown.admit(now) {
                 let conn_id = conn_id.as_ref().map(|conn_id| conn_id as &dyn Display);
                 event::unknown_conn_id(&self.link.server_id, conn_id, suppressed);
             }
@@ -121,18 +142,28 @@ impl BinaryLeg {
 
     fn deliver(&self, phone: &PhoneLink, frame: &str, close: Option<Close>, read_at: Instant) {
         let frame = Frame { text: frame.to_owned(), payload: frame.len(), read_at };
-        match phone.outbox.push(frame) {
+        match phone.outbox.push(Item::Frame(frame)) {
             Ok(()) => {
                 if let Some(close) = close {
-                    phone.outbox.push_close(close);
+                    direct(phone, close);
                 }
             }
-            Err(Refused::Full(_)) => {
+            Err(Refused::Full) => {
                 self.dropped(DropReason::Backlog);
                 phone.outbox.cut(close.unwrap_or(Close::PhoneBacklogFull), DropReason::Backlog);
             }
-            Err(Refused::Closed(_)) => self.dropped(DropReason::ReceiverClosed),
+            Err(Refused::Closed) => self.dropped(DropReason::ReceiverClosed),
         }
+    }
+}
+
+/// Closes a phone as its binary asked. The directive counts as an item: where it does not fit, it closes at once. Who
+/// closes already does so behind what is queued, as it was decided first.
+fn direct(phone: &PhoneLink, close: Close) {
+    if phone.outbox.has_room(0) || !phone.outbox.is_open() {
+        phone.outbox.close_behind(close);
+    } else {
+        phone.outbox.cut(close, DropReason::Backlog);
     }
 }
 
@@ -140,6 +171,7 @@ impl Leg for BinaryLeg {
     fn receive(&mut self, message: &[u8], read_at: Instant) -> Option<Close> {
         match envelope::unwrap(message) {
             Ok(FromBinary::Deliver { conn_id, frame, close_code }) => {
+                self.frame_read();
                 if let Some(phone) = self.find(conn_id, read_at) {
                     let close = close_code.map(Close::BinaryRequest);
                     if close.is_some() {
@@ -151,10 +183,13 @@ impl Leg for BinaryLeg {
             Ok(FromBinary::CloseOnly { conn_id, close_code }) => {
                 if let Some(phone) = self.find(conn_id, read_at) {
                     phone.request_close();
-                    phone.outbox.push_close(Close::BinaryRequest(close_code));
+                    direct(&phone, Close::BinaryRequest(close_code));
+                } else {
+                    // What is counted as dropped was read.
+                    self.frame_read();
                 }
             }
-            Ok(FromBinary::PushWake { .. }) => self.observer.push_wake_off(),
+            Ok(FromBinary::PushWake { .. }) => self.shared.observer.push_wake_off(),
             Err(cause) => self.reject(cause, read_at),
         }
         None
@@ -165,4 +200,12 @@ impl Leg for BinaryLeg {
     }
 
     fn caught_up(&mut self) {}
+
+    fn answered(&mut self) {
+        self.link.probe.answered();
+    }
+
+    fn write_failed(&self) -> Close {
+        Close::BinaryWriteFailed
+    }
 }

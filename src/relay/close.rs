@@ -108,6 +108,8 @@ pub enum Close {
     MessageTooBig,
     /// 1011: nothing was heard from the peer for too long.
     HeartbeatTimeout,
+    /// 1011: a message was begun and not finished in time.
+    MessageTimedOut,
     /// 1011: a phone's outbox overflowed.
     PhoneBacklogFull,
     /// 1011: a write to a phone failed.
@@ -139,6 +141,7 @@ impl Close {
             Self::InvalidJson => 1007,
             Self::MessageTooBig => 1009,
             Self::HeartbeatTimeout
+            | Self::MessageTimedOut
             | Self::PhoneBacklogFull
             | Self::PhoneWriteFailed
             | Self::BinaryDidNotReconnect
@@ -160,6 +163,7 @@ impl Close {
             Self::InvalidJson => "frame is not valid JSON",
             Self::MessageTooBig => "message too big",
             Self::HeartbeatTimeout => "heartbeat timeout",
+            Self::MessageTimedOut => "message timed out",
             Self::PhoneBacklogFull => "phone backlog full",
             Self::PhoneWriteFailed => "phone write failed",
             Self::BinaryDidNotReconnect => "binary did not reconnect",
@@ -181,6 +185,7 @@ impl Close {
             Self::InvalidJson => CloseCause::InvalidJson,
             Self::MessageTooBig => CloseCause::MessageTooBig,
             Self::HeartbeatTimeout => CloseCause::HeartbeatTimeout,
+            Self::MessageTimedOut => CloseCause::MessageTimedOut,
             Self::PhoneBacklogFull => CloseCause::PhoneBacklogFull,
             Self::PhoneWriteFailed => CloseCause::PhoneWriteFailed,
             Self::BinaryDidNotReconnect => CloseCause::BinaryDidNotReconnect,

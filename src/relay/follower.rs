@@ -1,6 +1,6 @@
 //! Follows the frame headers in the bytes on their way to the WebSocket library (RFC 6455 § 5.2).
 //!
-//! Four promises of the protocol need to know more of them than the library tells:
+//! Five promises of the protocol need to know more of them than the library tells:
 //!
 //! - A message that is not UTF-8 costs its sender that message alone (PROTOCOL § 3). The library checks text while it
 //!   joins fragments, and has no way back from a fragment that fails. So a text frame is turned into a binary one
@@ -9,6 +9,7 @@
 //!   library adds them up when it has them.
 //! - A close is answered with the peer's code (PROTOCOL § 5). The library replaces some.
 //! - An idle connection keeps no buffer. Between two messages the library holds nothing, so that it can be made anew.
+//! - A message has to be complete in a bounded time (PROTOCOL § 4), so its beginning must be seen.
 //!
 //! Headers are looked at byte by byte, because they may arrive in any pieces; payloads are skipped over. Whether a
 //! header is allowed is the library's to judge.
@@ -49,6 +50,8 @@ pub(super) struct Follower {
     mask: [u8; 4],
     /// Bytes of the message under way, its current frame included.
     message: u64,
+    /// Messages, and control frames between messages, that have begun so far.
+    begun: u64,
     /// The most that a message may have.
     limit: u64,
     too_big: bool,
@@ -68,6 +71,7 @@ impl Follower {
             length: 0,
             mask: [0; 4],
             message: 0,
+            begun: 0,
             limit: limit as u64,
             too_big: false,
             closed: false,
@@ -100,6 +104,11 @@ impl Follower {
         matches!(self.next, Next::Opcode) && self.skip == 0 && self.message == 0 && self.fin
     }
 
+    /// The message that is under way, by its ordinal. A control frame between messages counts as one.
+    pub(super) fn under_way(&self) -> Option<u64> {
+        if self.is_between_messages() { None } else { Some(self.begun) }
+    }
+
     /// The code in the close frame that came, if it had one.
     pub(super) fn close_code(&self) -> Option<u16> {
         self.close_code
@@ -108,6 +117,7 @@ impl Follower {
     fn step(&mut self, byte: &mut u8) {
         self.next = match self.next {
             Next::Opcode => {
+                self.begun += u64::from(self.is_between_messages());
                 self.opcode = *byte & 0x0f;
                 // A control frame may stand between two fragments and says nothing about the message's end.
                 if self.opcode < CONTROL {

@@ -10,8 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use async_io::Timer;
-
+use super::clock::Clock;
 use super::registry::{GraceToken, ServerId};
 
 /// One grace period to end.
@@ -75,10 +74,10 @@ impl GraceQueue {
 }
 
 /// Waits for each period to end, and has `end` end those whose time has come. Never returns.
-pub async fn keep(queue: &GraceQueue, end: impl Fn(Instant)) {
+pub async fn keep(queue: &GraceQueue, clock: &dyn Clock, end: impl Fn(Instant)) {
     loop {
         let deadline = poll_fn(|cx| queue.poll_next(cx)).await;
-        Timer::at(deadline).await;
-        end(Instant::now());
+        clock.sleep_until(deadline).await;
+        end(clock.now());
     }
 }

@@ -6,45 +6,23 @@
 //! its own link.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use event_listener::Event;
+
+use super::clock::{Clock, SystemClock};
 use super::close::Close;
 use super::conn_id::ConnId;
+use super::end::End;
 use super::grace::{self, GraceEntry, GraceQueue};
 use super::link::{BinaryLink, Handle, PhoneLink};
 use super::live::{Live, LiveGuard};
 use super::observer::{Census, Counts, DropReason, Endpoint, Observer};
-use super::outbox::Outbox;
 use super::refusal_log::RefusalLog;
-use super::registry::{Claim, Expiry, Registration, Registry, Release, ServerId};
+use super::registry::{Claim, Expiry, Registration, Registry, Release, ServerId, Takeover};
+use super::settings::Settings;
+use super::shared::Shared;
 use crate::event;
-
-/// What the relay is configured to do, as far as it concerns the core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// How long a disconnected binary's slot waits for it.
-    pub grace: Duration,
-    /// Phones for each server-id.
-    pub phones_per_server: usize,
-    /// Bytes in the largest inner frame, both directions.
-    pub max_frame: usize,
-    /// Bytes that may wait for one phone.
-    pub phone_queue: usize,
-    /// Bytes that may wait for one binary.
-    pub binary_queue: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            grace: Duration::from_secs(30),
-            phones_per_server: 16,
-            max_frame: 256 * 1024,
-            phone_queue: 4 * 1024 * 1024,
-            binary_queue: 4 * 1024 * 1024,
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Locked {
@@ -53,10 +31,12 @@ struct Locked {
 }
 
 /// Why a binary did not get its server-id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ClaimRefused {
-    /// Another binary holds it.
-    Conflict,
+    /// Another binary holds it: this one.
+    Conflict(Arc<BinaryLink>),
+    /// It closed or hung up before it was known whether it may have it.
+    Left(End),
     /// The relay is shutting down.
     Draining(Close),
 }
@@ -75,49 +55,47 @@ pub enum PhoneRefused {
 }
 
 /// The relay's state.
+#[derive(Debug)]
 pub struct Hub {
-    settings: Settings,
-    observer: Arc<dyn Observer>,
+    shared: Arc<Shared>,
     locked: Mutex<Locked>,
     grace: GraceQueue,
     live: Arc<Live>,
+    drain_began: Event,
     pub(super) refusals: RefusalLog,
 }
 
-impl std::fmt::Debug for Hub {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub")
-            .field("settings", &self.settings)
-            .field("counts", &self.count())
-            .finish_non_exhaustive()
-    }
-}
-
 impl Hub {
-    /// A relay with nobody connected.
+    /// A relay with nobody connected, on the system's clock.
     #[must_use]
     pub fn new(settings: Settings, observer: Arc<dyn Observer>) -> Arc<Self> {
+        Self::with_clock(settings, observer, Arc::new(SystemClock))
+    }
+
+    /// A relay with nobody connected.
+    #[must_use]
+    pub fn with_clock(settings: Settings, observer: Arc<dyn Observer>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let registry = Registry::new(settings.phones_per_server);
         Arc::new(Self {
-            settings,
-            observer,
+            shared: Shared::new(settings, observer, clock),
             locked: Mutex::new(Locked { registry, draining: None }),
             grace: GraceQueue::default(),
             live: Arc::default(),
+            drain_began: Event::new(),
             refusals: RefusalLog::new(),
         })
     }
 
-    /// What it was configured with.
+    /// What its sessions have in common.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Whom it tells.
     #[must_use]
     pub fn observer(&self) -> &Arc<dyn Observer> {
-        &self.observer
+        &self.shared.observer
     }
 
     /// Counts a session as running until the guard is dropped.
@@ -143,8 +121,7 @@ impl Hub {
     /// # Errors
     /// Says why the binary did not get it.
     pub fn claim(self: &Arc<Self>, server_id: &ServerId) -> Result<(BinaryClaim, Claimed), ClaimRefused> {
-        let outbox = Outbox::new(Endpoint::Server, self.settings.binary_queue, Arc::clone(&self.observer));
-        let link = Arc::new(BinaryLink::new(Arc::clone(server_id), Arc::new(outbox)));
+        let link = self.binary_link(server_id);
         let mut locked = self.lock();
         if let Some(close) = locked.draining {
             return Err(ClaimRefused::Draining(close));
@@ -153,16 +130,54 @@ impl Hub {
         drop(locked);
         let claimed = match claim {
             Claim::Granted => Claimed::Fresh,
-            Claim::Conflict { .. } => return Err(ClaimRefused::Conflict),
+            Claim::Conflict { incumbent: Handle(incumbent) } => {
+                return Err(ClaimRefused::Conflict(incumbent));
+            }
             Claim::Reclaimed { evicted } => {
-                let phones = evicted.len();
-                cut_all(&evicted, Close::BinaryReclaimed);
-                self.observer.reclaimed();
-                self.observer.phones_evicted(phones);
+                let phones = self.evict(&evicted, || self.observer().reclaimed());
                 Claimed::Reclaimed { phones }
             }
         };
         Ok((BinaryClaim { hub: Arc::clone(self), link }, claimed))
+    }
+
+    /// A binary takes a server-id from `probed`, which did not answer.
+    ///
+    /// # Errors
+    /// Says why the binary did not get it: that very connection no longer holds it, or the relay is shutting down.
+    pub(super) fn take_over(
+        self: &Arc<Self>,
+        server_id: &ServerId,
+        probed: &Arc<BinaryLink>,
+    ) -> Result<(BinaryClaim, Claimed), ClaimRefused> {
+        let link = self.binary_link(server_id);
+        let mut locked = self.lock();
+        if let Some(close) = locked.draining {
+            return Err(ClaimRefused::Draining(close));
+        }
+        let probed = Handle(Arc::clone(probed));
+        let takeover = locked.registry.takeover(server_id, Handle(Arc::clone(&link)), &probed);
+        drop(locked);
+        match takeover {
+            Takeover::Won { displaced, evicted } => {
+                displaced.0.outbox.cut(Close::HeartbeatTimeout, DropReason::ReceiverClosed);
+                let phones = self.evict(&evicted, || self.observer().taken_over());
+                Ok((BinaryClaim { hub: Arc::clone(self), link }, Claimed::TakenOver { phones }))
+            }
+            Takeover::Lost => Err(ClaimRefused::Conflict(probed.0)),
+        }
+    }
+
+    fn binary_link(&self, server_id: &ServerId) -> Arc<BinaryLink> {
+        Arc::new(BinaryLink::new(Arc::clone(server_id), self.shared.outbox(Endpoint::Server)))
+    }
+
+    /// Closes the phones of a binary that was replaced. Returns how many they are.
+    fn evict(&self, phones: &[Handle<PhoneLink>], report: impl FnOnce()) -> usize {
+        cut_all(phones, Close::BinaryReclaimed);
+        report();
+        self.observer().phones_evicted(phones.len());
+        phones.len()
     }
 
     /// A phone asks for a server-id. On success it is registered until the returned value is dropped.
@@ -170,8 +185,7 @@ impl Hub {
     /// # Errors
     /// Says why the phone was not registered.
     pub fn register_phone(self: &Arc<Self>, server_id: &ServerId) -> Result<PhoneRegistration, PhoneRefused> {
-        let outbox = Outbox::new(Endpoint::Client, self.settings.phone_queue, Arc::clone(&self.observer));
-        let outbox = Arc::new(outbox);
+        let outbox = self.shared.outbox(Endpoint::Client);
         loop {
             let conn_id = ConnId::random().map_err(|_| PhoneRefused::NoRandomness)?;
             let link = Arc::new(PhoneLink::new(conn_id, Arc::clone(&outbox)));
@@ -179,11 +193,11 @@ impl Hub {
             if let Some(close) = locked.draining {
                 return Err(PhoneRefused::Draining(close));
             }
-            let registration = locked.registry.register_phone(server_id, conn_id, Handle(Arc::clone(&link)));
-            drop(locked);
-            match registration {
+            match locked.registry.register_phone(server_id, conn_id, Handle(Arc::clone(&link))) {
                 Registration::Registered { binary: Handle(binary) } => {
-                    binary.phones().insert(conn_id, Arc::clone(&link));
+                    // Before the lock is let go: a drain that finds the phone must find it with its binary too.
+                    binary.add_phone(Arc::clone(&link));
+                    drop(locked);
                     return Ok(PhoneRegistration { hub: Arc::clone(self), link, binary });
                 }
                 Registration::NoServer => return Err(PhoneRefused::NoServer),
@@ -195,7 +209,7 @@ impl Hub {
 
     /// Ends grace periods as their time comes, for as long as it is polled.
     pub async fn keep_grace(self: Arc<Self>) {
-        grace::keep(&self.grace, |now| self.expire_due(now)).await;
+        grace::keep(&self.grace, &*self.shared.clock, |now| self.expire_due(now)).await;
     }
 
     /// Ends every grace period whose time has come.
@@ -211,34 +225,72 @@ impl Hub {
             Expiry::Expired { phones } => {
                 cut_all(&phones, Close::BinaryDidNotReconnect);
                 event::server_expired(&entry.server_id, phones.len());
-                self.observer.grace_expired();
+                self.observer().grace_expired();
             }
             Expiry::Stale => {}
             Expiry::Early { deadline } => self.grace.arm(GraceEntry { deadline, ..entry.clone() }),
         }
     }
 
-    /// Shuts down: from now on nobody is registered, and everybody who is gets `close` behind what is queued for
-    /// them. Returns how many connections that is.
-    pub fn drain(&self, close: Close) -> usize {
+    /// Shuts down: from now on nobody is registered, and who asks gets `close`. Returns the server-ids whose
+    /// connections are now to be closed, each with [`Hub::close_server`].
+    pub fn begin_drain(&self, close: Close) -> Vec<ServerId> {
         let mut locked = self.lock();
         locked.draining = Some(close);
+        let servers = locked.registry.slots().map(|(server_id, _, _)| Arc::clone(server_id)).collect();
+        drop(locked);
+        self.drain_began.notify(usize::MAX);
+        servers
+    }
+
+    /// Waits until the relay shuts down.
+    pub(super) async fn drain_began(&self) {
+        loop {
+            let began = self.drain_began.listen();
+            if self.lock().draining.is_some() {
+                return;
+            }
+            began.await;
+        }
+    }
+
+    /// Closes a server-id's phones behind what is queued for them, and its binary behind what they leave for it.
+    pub fn close_server(&self, server_id: &ServerId, close: Close) {
+        let locked = self.lock();
+        let Some((binary, phones)) = locked.registry.slot(server_id) else { return };
+        let (binary, phones) = (binary.cloned(), phones.cloned().collect::<Vec<_>>());
+        drop(locked);
+        for Handle(phone) in phones {
+            phone.outbox.close_behind(close);
+        }
+        if let Some(Handle(binary)) = binary {
+            binary.close_after_phones(close);
+        }
+    }
+
+    /// Closes everybody at once; what is queued dies.
+    pub fn cut_everybody(&self, close: Close) {
+        let locked = self.lock();
         let mut outboxes = Vec::new();
         for (_, binary, phones) in locked.registry.slots() {
             outboxes.extend(phones.map(|phone| Arc::clone(&phone.0.outbox)));
             outboxes.extend(binary.map(|binary| Arc::clone(&binary.0.outbox)));
         }
         drop(locked);
-        for outbox in &outboxes {
-            outbox.push_close(close);
+        for outbox in outboxes {
+            outbox.cut(close, DropReason::ReceiverClosed);
         }
-        outboxes.len()
     }
 
     fn release(&self, link: &Arc<BinaryLink>, now: Instant) {
         let server_id = &link.server_id;
-        let release =
-            self.lock().registry.release(server_id, &Handle(Arc::clone(link)), now, self.settings.grace);
+        let release = self.lock().registry.release(
+            server_id,
+            &Handle(Arc::clone(link)),
+            now,
+            self.shared.settings.grace,
+        );
+        link.probe.is_gone();
         match release {
             Release::Gracing { token, deadline } => {
                 self.grace.arm(GraceEntry { server_id: Arc::clone(server_id), token, deadline });
@@ -283,6 +335,11 @@ pub enum Claimed {
         /// How many.
         phones: usize,
     },
+    /// The server-id was taken from a connection that did not answer; this many phones were closed.
+    TakenOver {
+        /// How many.
+        phones: usize,
+    },
 }
 
 /// A server-id, held. Dropping it begins the grace period, unless another connection holds the slot by then.
@@ -302,7 +359,7 @@ impl BinaryClaim {
 
 impl Drop for BinaryClaim {
     fn drop(&mut self) {
-        self.hub.release(&self.link, Instant::now());
+        self.hub.release(&self.link, self.hub.shared.now());
     }
 }
 
@@ -331,7 +388,7 @@ impl PhoneRegistration {
 impl Drop for PhoneRegistration {
     fn drop(&mut self) {
         let conn_id = self.link.conn_id;
-        self.binary.phones().remove(&conn_id);
+        self.binary.remove_phone(conn_id);
         self.hub.lock().registry.unregister_phone(
             &self.binary.server_id,
             conn_id,

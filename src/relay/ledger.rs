@@ -1,7 +1,7 @@
 //! Which of the outgoing bytes belong to which frame.
 //!
-//! Positions are counted in bytes since the session began. An entry has left when everything up to its end was
-//! written; it has begun when something behind its beginning was. Bytes that belong to no entry are control frames.
+//! Positions are counted in bytes of messages since the session began; control frames are not among them. An entry has
+//! left when everything up to its end was written; it has begun when something behind its beginning was.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -24,8 +24,6 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     entries: VecDeque<Entry>,
-    /// The sum of the entries' lengths on the wire.
-    bytes: usize,
     written: u64,
 }
 
@@ -34,7 +32,6 @@ impl Ledger {
     pub(super) fn add(&mut self, ahead: usize, length: usize, cost: usize, frame: Option<(usize, Instant)>) {
         let begins_at = self.written + ahead as u64;
         self.entries.push_back(Entry { begins_at, ends_at: begins_at + length as u64, cost, frame });
-        self.bytes += length;
     }
 
     /// `count` more bytes were written.
@@ -47,14 +44,18 @@ impl Ledger {
         if self.entries.front()?.ends_at > self.written {
             return None;
         }
-        let entry = self.entries.pop_front()?;
-        self.bytes -= entry.length();
-        Some(entry)
+        self.entries.pop_front()
     }
 
     /// How many messages have begun to be written and are not done: none or one.
     pub(super) fn begun(&self) -> usize {
-        usize::from(self.entries.front().is_some_and(|first| first.begins_at < self.written))
+        usize::from(self.rest_of_begun() > 0)
+    }
+
+    /// Unwritten bytes of the message that is half written; 0 if there is none.
+    pub(super) fn rest_of_begun(&self) -> usize {
+        let first = self.entries.front().filter(|first| first.begins_at < self.written);
+        first.map_or(0, |first| to_size(first.ends_at - self.written))
     }
 
     /// How many of the unwritten bytes stand before the message after the first `keep`; nothing if there is none.
@@ -64,7 +65,7 @@ impl Ledger {
             Some(last) => last.ends_at,
             None => next.begins_at,
         };
-        usize::try_from(end.saturating_sub(self.written)).ok()
+        Some(to_size(end.saturating_sub(self.written)))
     }
 
     /// Removes and returns the last message, if there are more than `keep`.
@@ -72,14 +73,7 @@ impl Ledger {
         if self.entries.len() <= keep {
             return None;
         }
-        let entry = self.entries.pop_back()?;
-        self.bytes -= entry.length();
-        Some(entry)
-    }
-
-    /// The lengths of all messages, added up.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.entries.pop_back()
     }
 
     /// Gives back the memory that a burst needed.
@@ -90,9 +84,7 @@ impl Ledger {
     }
 }
 
-impl Entry {
-    /// Its bytes on the wire; what was put into memory fits a `usize`.
-    fn length(&self) -> usize {
-        usize::try_from(self.ends_at - self.begins_at).unwrap_or(usize::MAX)
-    }
+/// A length of something that is in memory, which fits.
+fn to_size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

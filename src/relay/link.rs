@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::close::Close;
 use super::conn_id::ConnId;
 use super::outbox::Outbox;
+use super::probe::Probe;
 use super::registry::ServerId;
 
 /// How others reach a phone's session.
@@ -45,22 +47,55 @@ pub struct BinaryLink {
     pub server_id: ServerId,
     /// What waits to be written to it.
     pub outbox: Arc<Outbox>,
-    phones: Mutex<HashMap<ConnId, Arc<PhoneLink>>>,
+    pub(super) probe: Probe,
+    phones: Mutex<Phones>,
+}
+
+/// A binary's phones.
+#[derive(Debug, Default)]
+struct Phones {
+    by_id: HashMap<ConnId, Arc<PhoneLink>>,
+    /// What the binary is closed with when the last of them has gone.
+    closing: Option<Close>,
 }
 
 impl BinaryLink {
     pub(super) fn new(server_id: ServerId, outbox: Arc<Outbox>) -> Self {
-        Self { server_id, outbox, phones: Mutex::default() }
+        Self { server_id, outbox, probe: Probe::default(), phones: Mutex::default() }
     }
 
     /// The phone of that name, if this binary has it.
     #[must_use]
     pub fn phone(&self, conn_id: ConnId) -> Option<Arc<PhoneLink>> {
-        self.phones().get(&conn_id).cloned()
+        self.phones().by_id.get(&conn_id).cloned()
     }
 
-    /// Everybody's places at this binary.
-    pub(super) fn phones(&self) -> MutexGuard<'_, HashMap<ConnId, Arc<PhoneLink>>> {
+    pub(super) fn add_phone(&self, phone: Arc<PhoneLink>) {
+        self.phones().by_id.insert(phone.conn_id, phone);
+    }
+
+    pub(super) fn remove_phone(&self, conn_id: ConnId) {
+        let mut phones = self.phones();
+        phones.by_id.remove(&conn_id);
+        let closing = phones.closing.filter(|_| phones.by_id.is_empty());
+        drop(phones);
+        if let Some(close) = closing {
+            self.outbox.close_behind(close);
+        }
+    }
+
+    /// Closes the binary when its last phone has gone, behind what is queued for it then.
+    pub(super) fn close_after_phones(&self, close: Close) {
+        let mut phones = self.phones();
+        phones.closing = Some(close);
+        let now = phones.by_id.is_empty();
+        drop(phones);
+        if now {
+            self.outbox.close_behind(close);
+        }
+    }
+
+    fn phones(&self) -> MutexGuard<'_, Phones> {
         self.phones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

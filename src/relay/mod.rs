@@ -7,8 +7,13 @@
 //! through [`wire`]. What happens is told to an [`observer`].
 
 pub mod binary;
+pub mod budget;
+pub mod clock;
 pub mod close;
 pub mod conn_id;
+mod contest;
+mod deadlines;
+pub mod drain;
 pub mod end;
 pub mod envelope;
 mod follower;
@@ -20,7 +25,11 @@ pub mod live;
 pub mod observer;
 pub mod outbox;
 pub mod phone;
+mod probe;
 mod refusal_log;
 pub mod registry;
 pub mod session;
+pub mod settings;
+pub mod shared;
+mod sync;
 pub mod wire;

@@ -186,6 +186,11 @@ impl HandshakeStage {
 
 /// The facts that the core reports. Every method does nothing unless implemented.
 pub trait Observer: Send + Sync + 'static {
+    /// A message was read to its last byte: a frame on its way, until it is forwarded or dropped.
+    fn frame_read(&self, direction: Direction) {
+        let _ = direction;
+    }
+
     /// A frame was handed to the receiver's kernel socket, to its last byte. `bytes` is the inner frame's
     /// length; `latency` runs from the read of its last byte to the write of its last byte.
     fn frame_forwarded(&self, direction: Direction, bytes: usize, latency: Duration) {
@@ -202,6 +207,9 @@ pub trait Observer: Send + Sync + 'static {
 
     /// A binary came back within its grace period.
     fn reclaimed(&self) {}
+
+    /// A binary took its server-id from a connection that did not answer.
+    fn taken_over(&self) {}
 
     /// `phones` phones were closed by a reclaim or a takeover.
     fn phones_evicted(&self, phones: usize) {

@@ -4,6 +4,9 @@
 //! is charged its length plus [`ITEM_OVERHEAD`] from the moment it is queued until its last byte was handed to the
 //! kernel, so the item being written still counts (PROTOCOL § 4).
 //!
+//! What it is charged, it also takes from the [`Budget`] of all outboxes; where the budget has nothing left, the outbox
+//! is as good as full.
+//!
 //! A full outbox never blocks the one who fills it. A phone's outbox simply refuses ([`Outbox::push`]) and the
 //! phone pays. A binary's outbox lets phones wait in line ([`Outbox::poll_push`]): a phone that found no room holds a
 //! [`Turn`], and room is given in the order of the turns, so a phone that keeps pushing cannot overtake one that
@@ -11,18 +14,20 @@
 //! only when half of the outbox is free. Both are there so that a full outbox is filled in large pieces: one frame
 //! for each wake-up would make the relay slowest when it is busiest.
 //!
-//! There are two ways to close. [`Outbox::push_close`] queues the close behind what is there already.
-//! [`Outbox::cut`] overtakes everything. Whichever the session meets first is the connection's only close.
+//! There are two ways to close. [`Outbox::close_behind`] closes behind what is queued already. [`Outbox::cut`] overtakes
+//! everything. Whichever came first is what the peer is told.
 //!
 //! The lock is held for queue operations only; wakers run outside it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use super::budget::{Budget, BudgetTurn, Request};
 use super::close::Close;
 use super::observer::{Direction, DropReason, Endpoint, Observer};
+use super::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What an item costs beyond its text, in bytes: its place in the queue and the frame header around it.
 pub const ITEM_OVERHEAD: usize = 64;
@@ -45,8 +50,6 @@ pub enum Item {
     Frame(Frame),
     /// A close notice: written like a frame, never counted as one.
     Notice(String),
-    /// The connection's close, behind everything queued before it.
-    Close(Close),
 }
 
 impl Item {
@@ -54,24 +57,18 @@ impl Item {
     #[must_use]
     pub fn cost(&self) -> usize {
         match self {
-            Self::Frame(frame) => frame_cost(frame),
-            Self::Notice(text) => text.len() + ITEM_OVERHEAD,
-            Self::Close(_) => ITEM_OVERHEAD,
+            Self::Frame(Frame { text, .. }) | Self::Notice(text) => text.len() + ITEM_OVERHEAD,
         }
     }
 }
 
-fn frame_cost(frame: &Frame) -> usize {
-    frame.text.len() + ITEM_OVERHEAD
-}
-
-/// Why a frame was not queued. The frame comes back.
-#[derive(Debug)]
+/// Why something was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// There is no room for it.
-    Full(Frame),
+    Full,
     /// The connection is closing or gone.
-    Closed(Frame),
+    Closed,
 }
 
 /// A close that overtakes what is queued, and why the queued frames die.
@@ -84,17 +81,25 @@ pub struct Cut {
 }
 
 /// What [`Outbox::poll_take`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
     /// The connection was cut.
     pub cut: Option<Cut>,
+    /// The connection closes when nothing is left in the queue.
+    pub closing: Option<Close>,
     /// There was no room for everything that is queued.
     pub more: bool,
+    /// Somebody wants to know whether the peer is still there.
+    pub ping: bool,
 }
 
 /// A place in the line of those who wait for room in a full outbox.
 #[derive(Debug, Default)]
-pub struct Turn(Option<u64>);
+pub struct Turn {
+    mine: Option<u64>,
+    /// The first in line waits for the budget, too, when that is what is missing.
+    budget: BudgetTurn,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -102,11 +107,34 @@ struct State {
     /// Bytes charged: the queue, and what the session has taken and not yet written.
     charged: usize,
     cut: Option<Cut>,
-    /// A close is queued or the session ended: nothing more is taken in.
+    /// The close that stands behind the queue.
+    closing: Option<Close>,
+    /// A close stands behind the queue or the session ended: nothing more is taken in.
     shut: bool,
+    ping: bool,
     session: Option<Waker>,
     waiting: VecDeque<(u64, Waker)>,
     next_turn: u64,
+}
+
+impl Turn {
+    /// Whether it has, or had when the line ended, a place in it.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.mine.is_some()
+    }
+
+    /// Takes a place in the line, or keeps the one it has, and remembers whom to wake.
+    fn wait(&mut self, state: &mut State, cx: &mut Context<'_>) {
+        let place = self.mine.and_then(|mine| state.waiting.iter_mut().find(|(number, _)| *number == mine));
+        if let Some((_, waker)) = place {
+            waker.clone_from(cx.waker());
+        } else {
+            let number = state.next_turn;
+            state.next_turn += 1;
+            state.waiting.push_back((number, cx.waker().clone()));
+            self.mine = Some(number);
+        }
+    }
 }
 
 impl State {
@@ -124,6 +152,7 @@ impl State {
 pub struct Outbox {
     endpoint: Endpoint,
     limit: usize,
+    budget: Arc<Budget>,
     observer: Arc<dyn Observer>,
     state: Mutex<State>,
 }
@@ -138,10 +167,10 @@ impl std::fmt::Debug for Outbox {
 }
 
 impl Outbox {
-    /// An empty outbox towards a connection of `endpoint`, for `limit` bytes.
+    /// An empty outbox towards a connection of `endpoint`, for `limit` bytes out of `budget`.
     #[must_use]
-    pub fn new(endpoint: Endpoint, limit: usize, observer: Arc<dyn Observer>) -> Self {
-        Self { endpoint, limit, observer, state: Mutex::default() }
+    pub fn new(endpoint: Endpoint, limit: usize, budget: Arc<Budget>, observer: Arc<dyn Observer>) -> Self {
+        Self { endpoint, limit, budget, observer, state: Mutex::new(State::default()) }
     }
 
     /// Which way the frames in this outbox travel.
@@ -165,56 +194,61 @@ impl Outbox {
         self.lock().is_open()
     }
 
-    /// Queues a frame, without waiting.
+    /// Queues an item, without waiting.
     ///
     /// # Errors
-    /// The frame comes back when there is no room, when others wait for room, or when the connection is closing.
-    pub fn push(&self, frame: Frame) -> Result<(), Refused> {
+    /// Says why not: there is no room, others wait for room, or the connection is closing.
+    pub fn push(&self, item: Item) -> Result<(), Refused> {
         let state = self.lock();
         if !state.is_open() {
-            return Err(Refused::Closed(frame));
+            return Err(Refused::Closed);
         }
-        if !state.waiting.is_empty() || state.charged + frame_cost(&frame) > self.limit {
-            return Err(Refused::Full(frame));
+        let cost = item.cost();
+        let request = Request { cost, held: state.charged };
+        if !state.waiting.is_empty() || state.charged + cost > self.limit || !self.budget.try_take(request) {
+            return Err(Refused::Full);
         }
-        self.admit(state, Item::Frame(frame));
+        self.admit(state, item, cost);
         Ok(())
     }
 
-    /// Queues the frame in `slot`, or takes a place in the line and returns `Pending` until it is first and there is
-    /// room. `Ready(false)`: the connection is closing, the frame is still in `slot`.
+    /// Queues the item in `slot`, or takes a place in the line and returns `Pending` until it is first and there is
+    /// room. `Ready(false)`: the connection is closing, the item is still in `slot`.
     ///
     /// A turn is kept until it is handed to [`Outbox::leave`]; who holds the first may push on.
-    pub fn poll_push(&self, cx: &mut Context<'_>, turn: &mut Turn, slot: &mut Option<Frame>) -> Poll<bool> {
-        let Some(frame) = slot.take() else {
+    pub fn poll_push(&self, cx: &mut Context<'_>, turn: &mut Turn, slot: &mut Option<Item>) -> Poll<bool> {
+        let Some(item) = slot.take() else {
             return Poll::Ready(true);
         };
         let mut state = self.lock();
         if !state.is_open() {
-            *slot = Some(frame);
+            *slot = Some(item);
             return Poll::Ready(false);
         }
-        let first = state.waiting.front().is_none_or(|(front, _)| turn.0 == Some(*front));
-        if first && state.charged + frame_cost(&frame) <= self.limit {
-            self.admit(state, Item::Frame(frame));
-            return Poll::Ready(true);
-        }
-        *slot = Some(frame);
-        let place = turn.0.and_then(|mine| state.waiting.iter_mut().find(|(number, _)| *number == mine));
-        if let Some((_, waker)) = place {
-            waker.clone_from(cx.waker());
+        let cost = item.cost();
+        let first = state.waiting.front().is_none_or(|(front, _)| turn.mine == Some(*front));
+        let (taken, next) = if first && state.charged + cost <= self.limit {
+            self.budget.poll_take(cx, &mut turn.budget, Request { cost, held: state.charged })
         } else {
-            let number = state.next_turn;
-            state.next_turn += 1;
-            state.waiting.push_back((number, cx.waker().clone()));
-            turn.0 = Some(number);
+            (Poll::Pending, None)
+        };
+        if taken.is_ready() {
+            self.admit(state, item, cost);
+        } else {
+            *slot = Some(item);
+            turn.wait(&mut state, cx);
+            drop(state);
         }
-        Poll::Pending
+        if let Some(next) = next {
+            next.wake();
+        }
+        taken.map(|()| true)
     }
 
     /// Gives up a place in the line, if `turn` has one.
     pub fn leave(&self, turn: &mut Turn) {
-        let Some(mine) = turn.0.take() else { return };
+        self.budget.leave(&mut turn.budget);
+        let Some(mine) = turn.mine.take() else { return };
         let mut state = self.lock();
         let was_first = state.waiting.front().is_some_and(|(number, _)| *number == mine);
         state.waiting.retain(|(number, _)| *number != mine);
@@ -225,43 +259,45 @@ impl Outbox {
         }
     }
 
-    /// Queues a close notice. It is charged but never refused for want of room: a binary that was told of a phone
-    /// must be told of its end.
-    pub fn push_notice(&self, text: String) {
-        let state = self.lock();
-        if state.is_open() {
-            self.admit(state, Item::Notice(text));
+    /// Closes the connection behind what is queued already; nothing is taken in any more. Does nothing if the
+    /// connection is closing already.
+    pub fn close_behind(&self, close: Close) {
+        let mut state = self.lock();
+        if !state.is_open() {
+            return;
         }
+        state.shut = true;
+        state.closing = Some(close);
+        end_line(state);
     }
 
-    /// Queues the connection's close behind what is queued already; nothing is taken in after it. Does nothing if
-    /// the connection is closing already.
-    pub fn push_close(&self, close: Close) {
-        let mut state = self.lock();
-        if state.is_open() {
-            state.shut = true;
-            let line = std::mem::take(&mut state.waiting);
-            self.admit(state, Item::Close(close));
-            wake_all(line);
-        }
+    /// Whether there is room for an item of `length` bytes.
+    #[must_use]
+    pub fn has_room(&self, length: usize) -> bool {
+        self.lock().charged + length + ITEM_OVERHEAD <= self.limit
     }
 
     /// Closes the connection at once: what is queued dies, counted as `reason`. The first cut wins; returns whether
-    /// this one did.
+    /// this one did. A close that stands behind the queue came before it, and is what the peer is told.
     pub fn cut(&self, close: Close, reason: DropReason) -> bool {
         let mut state = self.lock();
         if state.cut.is_some() {
             return false;
         }
-        state.cut = Some(Cut { close, reason });
+        state.cut = Some(Cut { close: state.closing.unwrap_or(close), reason });
+        end_line(state);
+        true
+    }
+
+    /// Has the session ping its peer now.
+    pub(super) fn request_ping(&self) {
+        let mut state = self.lock();
+        state.ping = true;
         let session = state.session.take();
-        let line = std::mem::take(&mut state.waiting);
         drop(state);
-        wake_all(line);
         if let Some(session) = session {
             session.wake();
         }
-        true
     }
 
     /// For the session: moves queued items into `taken` until their charge reaches `room` bytes or the queue is
@@ -284,7 +320,12 @@ impl Outbox {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             waker => *waker = Some(cx.waker().clone()),
         }
-        Taken { cut: state.cut, more: !state.queue.is_empty() }
+        Taken {
+            cut: state.cut,
+            closing: state.closing,
+            more: !state.queue.is_empty(),
+            ping: std::mem::take(&mut state.ping),
+        }
     }
 
     /// For the session: items whose charge adds up to `cost` were written, or died.
@@ -296,6 +337,7 @@ impl Outbox {
         state.charged -= cost;
         let next = if state.charged <= self.limit / 2 { state.first_in_line() } else { None };
         drop(state);
+        self.budget.give_back(cost);
         self.observer.unqueued(self.endpoint, cost);
         if let Some(next) = next {
             next.wake();
@@ -315,8 +357,7 @@ impl Outbox {
         queue
     }
 
-    fn admit(&self, mut state: MutexGuard<'_, State>, item: Item) {
-        let cost = item.cost();
+    fn admit(&self, mut state: MutexGuard<'_, State>, item: Item, cost: usize) {
         state.charged += cost;
         state.queue.push_back(item);
         let session = state.session.take();
@@ -334,6 +375,17 @@ impl Outbox {
 
 /// Items for which an empty queue keeps its memory.
 const IDLE_CAPACITY: usize = 4;
+
+/// Nothing is taken in any more: whoever waits hears of it, and so does the session.
+fn end_line(mut state: MutexGuard<'_, State>) {
+    let session = state.session.take();
+    let line = std::mem::take(&mut state.waiting);
+    drop(state);
+    wake_all(line);
+    if let Some(session) = session {
+        session.wake();
+    }
+}
 
 fn wake_all(line: VecDeque<(u64, Waker)>) {
     for (_, waker) in line {

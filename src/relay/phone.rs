@@ -3,23 +3,31 @@
 //! A phone's message must be exactly one JSON value; it is wrapped with the phone's `conn_id` and queued for the
 //! binary that the phone registered under. While the binary's outbox is full, the phone holds its one frame and is
 //! not read from. When the phone goes, its binary is told with a close notice, unless it asked for that itself.
+//!
+//! The notice waits for room like a frame, behind the frames that still wait, and until it is queued the phone
+//! keeps its place in the registry. So there are never more notices under way than there are places for phones,
+//! however slow the binary and however often phones come and go.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use futures_lite::future;
 use smol::io::{AsyncRead, AsyncWrite};
 
-use super::close::{Close, CloseCause};
+use super::close::Close;
 use super::end::End;
 use super::envelope;
 use super::hub::{Hub, PhoneRefused, PhoneRegistration};
 use super::live::LiveGuard;
-use super::observer::{DropReason, Endpoint, Observer, UpgradeOutcome};
-use super::outbox::{Frame, Turn};
+use super::observer::{Direction, DropReason, Endpoint, UpgradeOutcome};
+use super::outbox::{Frame, Item, Turn};
 use super::registry::ServerId;
 use super::session::{Leg, Session, refuse};
+use super::shared::Shared;
 use crate::event;
 
 /// What a phone said when it connected.
@@ -38,7 +46,7 @@ pub async fn serve<S>(hub: Arc<Hub>, _live: LiveGuard, socket: S, already_read: 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let observer = Arc::clone(hub.observer());
+    let shared = Arc::clone(hub.shared());
     let registration = match hub.register_phone(&hello.server_id) {
         Ok(registration) => registration,
         Err(refused) => {
@@ -50,31 +58,31 @@ where
                 PhoneRefused::Full => (Close::TooManyPhones, UpgradeOutcome::Reject429),
                 PhoneRefused::Draining(close) => (close, UpgradeOutcome::RejectDraining),
             };
-            observer.upgrade(Endpoint::Client, outcome);
-            observer.connection_closed(Endpoint::Client, close.cause());
-            hub.refusals.phone(&hello.server_id, hello.remote.ip(), close.cause());
+            shared.observer.upgrade(Endpoint::Client, outcome);
+            shared.observer.connection_closed(Endpoint::Client, close.cause());
+            hub.refusals.phone(&hello.server_id, hello.remote.ip(), close.cause(), shared.now());
             // In a box: every session that is not refused would otherwise carry the room for it.
-            return Box::pin(refuse(socket, close)).await;
+            return Box::pin(refuse(socket, End::refusal(close), shared)).await;
         }
     };
-    observer.upgrade(Endpoint::Client, UpgradeOutcome::Accept);
+    shared.observer.upgrade(Endpoint::Client, UpgradeOutcome::Accept);
     let link = Arc::clone(registration.link());
     event::phone_registered(&hello.server_id, link.conn_id, hello.device_name.as_deref(), hello.remote.ip());
 
     let outbox = Arc::clone(&link.outbox);
-    let mut session =
-        Session::new(socket, already_read, hub.settings().max_frame, outbox, Arc::clone(&observer));
-    let mut leg =
-        PhoneLeg { registration, observer: Arc::clone(&observer), waiting: None, turn: Turn::default() };
+    let max_message = shared.settings.max_frame;
+    let mut session = Session::new(socket, already_read, max_message, outbox, Arc::clone(&shared));
+    let mut leg = PhoneLeg {
+        registration,
+        shared: Arc::clone(&shared),
+        waiting: VecDeque::new(),
+        turn: Turn::default(),
+        outlived: false,
+    };
     let end = session.run(&mut leg).await;
 
-    leg.leave_line();
-    if let Some(code) = notice_code(end).filter(|_| !link.close_was_requested()) {
-        leg.registration.binary().outbox.push_notice(envelope::close_notice(link.conn_id, code));
-    }
-    drop(leg);
-    let cause = end.cause(CloseCause::PhoneWriteFailed);
-    observer.connection_closed(Endpoint::Client, cause);
+    let cause = end.cause();
+    shared.observer.connection_closed(Endpoint::Client, cause);
     event::phone_unregistered(
         &hello.server_id,
         link.conn_id,
@@ -82,69 +90,105 @@ where
         hello.remote.ip(),
         cause,
     );
-    session.farewell(end).await;
+    let code = notice_code(end).filter(|_| !link.close_was_requested());
+    let notice = code.map(|code| envelope::close_notice(link.conn_id, code));
+    // In a box: every session would otherwise carry the room for its end.
+    Box::pin(future::zip(depart(leg, notice), session.farewell(end))).await;
 }
 
 /// The code that the binary is told, if it is told.
 fn notice_code(end: End) -> Option<u16> {
     match end {
         End::Ours(Close::BinaryRequest(_), _) => None,
-        End::Ours(close, _) => Some(close.code()),
+        End::Ours(close, _) | End::WriteFailed(close) => Some(close.code()),
         End::PeerClosed(code) => Some(code.unwrap_or(1001)),
         End::PeerLost => Some(1001),
-        End::WriteFailed => Some(Close::PhoneWriteFailed.code()),
     }
 }
 
 struct PhoneLeg {
     registration: PhoneRegistration,
-    observer: Arc<dyn Observer>,
-    /// A frame that was read and has no place in the binary's outbox yet.
-    waiting: Option<Frame>,
+    shared: Arc<Shared>,
+    /// What was read and has no place in the binary's outbox yet: one frame, or, when the connection has ended, all that
+    /// was read and at last the notice.
+    waiting: VecDeque<Item>,
     turn: Turn,
+    /// The binary ended while a frame waited for it. What was read together with that frame dies with it, and does not
+    /// cost the phone its connection.
+    outlived: bool,
 }
 
 impl PhoneLeg {
     fn dropped(&self, reason: DropReason) {
-        self.observer.frame_dropped(self.registration.binary().outbox.direction(), reason);
+        self.shared.observer.frame_dropped(Direction::PhoneToBinary, reason);
     }
 
-    /// The session ended: a frame that still waits for a place will not get one.
-    fn leave_line(&mut self) {
-        let outbox = &self.registration.binary().outbox;
-        outbox.leave(&mut self.turn);
-        let reason = if outbox.is_open() { DropReason::Backlog } else { DropReason::NoBinary };
-        if self.waiting.take().is_some() {
-            self.dropped(reason);
+    /// Queues what waits. `Ready(false)`: the binary is gone, and what waited is dropped.
+    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        while let Some(item) = self.waiting.pop_front() {
+            let mut slot = Some(item);
+            let outbox = &self.registration.binary().outbox;
+            let pushed = outbox.poll_push(cx, &mut self.turn, &mut slot);
+            self.waiting.extend(slot);
+            self.waiting.rotate_right(usize::from(!matches!(pushed, Poll::Ready(true))));
+            if !ready!(pushed) {
+                self.outlived |= self.turn.is_waiting();
+                self.drop_waiting();
+                return Poll::Ready(false);
+            }
         }
+        Poll::Ready(true)
+    }
+
+    fn drop_waiting(&mut self) {
+        self.registration.binary().outbox.leave(&mut self.turn);
+        let reason = if self.outlived { DropReason::ReceiverClosed } else { DropReason::NoBinary };
+        for item in std::mem::take(&mut self.waiting) {
+            if let Item::Frame(_) = item {
+                self.dropped(reason);
+            }
+        }
+    }
+}
+
+impl Drop for PhoneLeg {
+    fn drop(&mut self) {
+        self.drop_waiting();
     }
 }
 
 impl Leg for PhoneLeg {
     fn receive(&mut self, message: &[u8], read_at: Instant) -> Option<Close> {
+        self.shared.observer.frame_read(Direction::PhoneToBinary);
         let Ok(frame) = envelope::check_frame(message) else {
             self.dropped(DropReason::Malformed);
             return Some(Close::InvalidJson);
         };
         let text = envelope::wrap(self.registration.link().conn_id, frame);
-        self.waiting = Some(Frame { text, payload: frame.len(), read_at });
+        self.waiting.push_back(Item::Frame(Frame { text, payload: frame.len(), read_at }));
         None
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Option<Close>> {
-        let outbox = &self.registration.binary().outbox;
-        match outbox.poll_push(cx, &mut self.turn, &mut self.waiting) {
-            Poll::Ready(true) => Poll::Ready(None),
-            Poll::Ready(false) => {
-                self.waiting = None;
-                self.dropped(DropReason::NoBinary);
-                Poll::Ready(Some(Close::BinaryDisconnected))
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        let delivered = ready!(self.poll_deliver(cx));
+        Poll::Ready((!delivered && !self.outlived).then_some(Close::BinaryDisconnected))
     }
 
     fn caught_up(&mut self) {
+        self.outlived = false;
         self.registration.binary().outbox.leave(&mut self.turn);
     }
+
+    fn answered(&mut self) {}
+
+    fn write_failed(&self) -> Close {
+        Close::PhoneWriteFailed
+    }
+}
+
+/// Queues what a phone whose connection ended still owes its binary, the frames that wait and the notice, and gives the
+/// phone's place back.
+async fn depart(mut leg: PhoneLeg, notice: Option<String>) {
+    leg.waiting.extend(notice.map(Item::Notice));
+    poll_fn(|cx| leg.poll_deliver(cx)).await;
 }

@@ -24,20 +24,20 @@ impl RefusalLog {
     }
 
     /// A binary found its server-id held.
-    pub(super) fn conflict(&self, server_id: &str, remote: IpAddr) {
-        if let Some(suppressed) = admit(&self.conflicts) {
+    pub(super) fn conflict(&self, server_id: &str, remote: IpAddr, now: Instant) {
+        if let Some(suppressed) = admit(&self.conflicts, now) {
             event::server_id_conflict(server_id, remote, suppressed);
         }
     }
 
     /// A phone was not registered.
-    pub(super) fn phone(&self, server_id: &str, remote: IpAddr, cause: CloseCause) {
-        if let Some(suppressed) = admit(&self.phones) {
+    pub(super) fn phone(&self, server_id: &str, remote: IpAddr, cause: CloseCause, now: Instant) {
+        if let Some(suppressed) = admit(&self.phones, now) {
             event::phone_refused(server_id, remote, cause, suppressed);
         }
     }
 }
 
-fn admit(throttle: &Mutex<Throttle>) -> Option<u64> {
-    throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
+fn admit(throttle: &Mutex<Throttle>, now: Instant) -> Option<u64> {
+    throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
 }

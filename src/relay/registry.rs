@@ -120,6 +120,12 @@ struct Slot<B, P> {
     phones: HashMap<ConnId, P>,
 }
 
+impl<B, P> Slot<B, P> {
+    fn holder(&self) -> Option<&B> {
+        if self.grace.is_none() { Some(&self.binary) } else { None }
+    }
+}
+
 /// All slots. `B` and `P` are the owner's handles for a binary's and a phone's connection.
 #[derive(Debug)]
 pub struct Registry<B, P> {
@@ -252,9 +258,13 @@ impl<B: Clone + PartialEq, P: PartialEq> Registry<B, P> {
 
     /// Every slot's binary, if it is connected, and phones, in no order.
     pub fn slots(&self) -> impl Iterator<Item = (&ServerId, Option<&B>, impl Iterator<Item = &P>)> {
-        self.slots
-            .iter()
-            .map(|(id, slot)| (id, slot.grace.is_none().then_some(&slot.binary), slot.phones.values()))
+        self.slots.iter().map(|(id, slot)| (id, slot.holder(), slot.phones.values()))
+    }
+
+    /// The same of one slot.
+    #[must_use]
+    pub fn slot(&self, server_id: &ServerId) -> Option<(Option<&B>, impl Iterator<Item = &P>)> {
+        self.slots.get(server_id).map(|slot| (slot.holder(), slot.phones.values()))
     }
 
     /// Recounts everything that is kept as a running count.

@@ -8,11 +8,16 @@
 //! The leg is what makes a session a phone's or a binary's. It may say that it cannot take another message now
 //! ([`Leg::poll_ready`]); the session then stops reading, so that TCP pushes back, and goes on writing.
 //!
+//! A session has one alarm for all it waits for ([`super::deadlines`]). The alarm is set no more often than it rings:
+//! when a deadline moves away it is left as it is, rings early, and is set anew.
+//!
 //! When `run` returns, the connection's place in the registry can be given up at once; [`Session::farewell`] then
 //! sends the close frame and lets go of the socket gently, in a bounded time.
 //!
 //! Every frame taken from the outbox ends here exactly once: forwarded when its last byte was handed to the kernel,
 //! else dropped with a reason.
+
+mod farewell;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,18 +26,20 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use async_io::Timer;
-use futures_lite::future;
 use smol::io::{AsyncRead, AsyncWrite};
 
+use super::clock::Alarm;
 use super::close::Close;
+use super::deadlines::{Deadlines, Due};
 use super::end::End;
 use super::ledger::Ledger;
-use super::observer::{DropReason, Endpoint, Observer};
+use super::observer::DropReason;
 use super::outbox::{Cut, Item, Outbox, Taken};
+use super::shared::Shared;
 use super::wire::{Broken, Received, Wire};
+pub(super) use farewell::refuse;
 
 /// Bytes read from a socket at a time. The buffer belongs to the thread, not to the connection.
 const READ_SIZE: usize = 64 * 1024;
@@ -40,16 +47,13 @@ const READ_SIZE: usize = 64 * 1024;
 /// Outgoing bytes beyond which nothing more is taken from the outbox until some are written.
 const HIGH_WATER: usize = 64 * 1024;
 
-/// Outgoing bytes, beyond those of frames, with which the session stops reading: the answers to a peer that pings and
-/// does not read.
+/// Outgoing bytes of control frames with which the session stops reading: the answers to a peer that pings and does not
+/// read.
 const PONG_LIMIT: usize = 64 * 1024;
 
 /// Times that the outgoing buffer is filled and written before the session reads, and lets others run. A binary
 /// writes what several phones have read, so that it must get further in its turn than each of them in theirs.
 const WRITE_ROUNDS: usize = 8;
-
-/// How long a connection that ended may take to get its close frame and to hang up.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
@@ -58,7 +62,8 @@ thread_local! {
 
 /// What a session does with the messages it reads.
 pub trait Leg {
-    /// Takes one message, text or binary, read at `read_at`. Returns the close that it costs the sender, if it does.
+    /// Takes one message, text or binary, read at `read_at`. Returns the close that it costs the sender, if it does. Is
+    /// called without regard to [`Leg::poll_ready`] only when the session has ended.
     fn receive(&mut self, message: &[u8], read_at: Instant) -> Option<Close>;
 
     /// Whether another message can be taken. `Ready(Some)`: the connection must close.
@@ -66,6 +71,12 @@ pub trait Leg {
 
     /// Everything that was read has been taken; the next message may be long in coming.
     fn caught_up(&mut self);
+
+    /// The peer said something since [`Outbox::request_ping`].
+    fn answered(&mut self);
+
+    /// What the connection is closed with when a write to it fails or makes no progress.
+    fn write_failed(&self) -> Close;
 }
 
 /// A WebSocket connection over `S`.
@@ -73,15 +84,21 @@ pub struct Session<S> {
     socket: S,
     wire: Wire,
     outbox: Arc<Outbox>,
-    observer: Arc<dyn Observer>,
-    /// Bytes that were read before the leg could take what is in them. While this is something, if only empty, the
-    /// wire may hold whole messages too.
-    unread: Option<Vec<u8>>,
+    shared: Arc<Shared>,
+    deadlines: Deadlines,
+    alarm: Box<dyn Alarm>,
+    /// When the alarm rings, if it is set.
+    alarm_at: Option<Instant>,
+    /// Bytes that were read before the leg could take what is in them, and when. While this is something, if only empty,
+    /// the wire may hold whole messages too.
+    unread: Option<(Vec<u8>, Instant)>,
     ledger: Ledger,
     /// Something was written since the last flush.
     unflushed: bool,
-    /// The close that was queued behind the frames now in the outgoing buffer.
+    /// The close that stands behind the frames now in the outgoing buffer.
     closing: Option<Close>,
+    /// Somebody waits for the peer to say something.
+    probed: bool,
 }
 
 impl<S> std::fmt::Debug for Session<S> {
@@ -99,17 +116,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         already_read: Vec<u8>,
         max_message: usize,
         outbox: Arc<Outbox>,
-        observer: Arc<dyn Observer>,
+        shared: Arc<Shared>,
     ) -> Self {
+        let now = shared.now();
         Self {
             socket,
             wire: Wire::new(max_message),
             outbox,
-            observer,
-            unread: Some(already_read),
+            deadlines: Deadlines::new(now),
+            alarm: shared.clock.alarm(),
+            alarm_at: None,
+            shared,
+            unread: Some((already_read, now)),
             ledger: Ledger::default(),
             unflushed: false,
             closing: None,
+            probed: false,
         }
     }
 
@@ -117,40 +139,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// buffer but a frame that was half written.
     pub async fn run(&mut self, leg: &mut impl Leg) -> End {
         let end = poll_fn(|cx| self.poll_run(leg, cx)).await;
+        self.hand_on_the_rest(leg);
         self.drop_undelivered(end);
         end
-    }
-
-    /// Sends the close frame that belongs to `end` and hangs up, within a bounded time.
-    pub async fn farewell(&mut self, end: End) {
-        if let Some((code, reason)) = end.last_words() {
-            self.wire.send_close(code, &reason);
-            let parting = async {
-                if poll_fn(|cx| self.poll_write(cx)).await.is_ok() {
-                    poll_fn(|cx| self.poll_hang_up(cx)).await;
-                }
-            };
-            future::or(parting, async {
-                Timer::after(FAREWELL).await;
-            })
-            .await;
-        }
-        self.drop_in_flight(0, DropReason::ReceiverClosed);
     }
 
     /// Writes what there is, as far as the socket takes it, then reads once.
     fn poll_run(&mut self, leg: &mut impl Leg, cx: &mut Context<'_>) -> Poll<End> {
         let mut more_to_write = true;
+        let mut blocked = false;
         for _ in 0..WRITE_ROUNDS {
-            let Taken { cut, more } = self.take_from_outbox(cx);
+            let Taken { cut, closing, more, ping } = self.take_from_outbox(cx);
             if let Some(Cut { close, reason }) = cut {
                 return Poll::Ready(End::Ours(close, reason));
             }
+            self.closing = self.closing.or(closing);
+            if ping && !std::mem::replace(&mut self.probed, true) {
+                self.wire.send_ping();
+            }
             more_to_write = match self.poll_write(cx) {
                 Poll::Ready(Ok(())) => more,
-                Poll::Ready(Err(_)) => return Poll::Ready(End::WriteFailed),
+                Poll::Ready(Err(_)) => return Poll::Ready(End::WriteFailed(leg.write_failed())),
                 // The socket will wake us.
-                Poll::Pending => break,
+                Poll::Pending => {
+                    if self.deadlines.stalls(self.shared.now(), &self.shared.settings) {
+                        return Poll::Ready(self.ends(leg.write_failed(), DropReason::WriteFailed));
+                    }
+                    blocked = true;
+                    break;
+                }
             };
             if !more_to_write {
                 if let Some(close) = self.closing {
@@ -159,19 +176,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 break;
             }
         }
-        let all_written = self.wire.unwritten().is_empty();
         match self.poll_read(leg, cx) {
             Poll::Ready(Ok(())) => cx.waker().wake_by_ref(),
-            // The first close wins: one that waits behind frames came before this one.
-            Poll::Ready(Err(End::Ours(close, reason))) => {
-                return Poll::Ready(End::Ours(self.closing.unwrap_or(close), reason));
-            }
+            Poll::Ready(Err(End::Ours(close, reason))) => return Poll::Ready(self.ends(close, reason)),
             Poll::Ready(Err(end)) => return Poll::Ready(end),
             // The rounds were used up, or what was read was answered into the outgoing buffer.
-            Poll::Pending if all_written && (more_to_write || !self.wire.unwritten().is_empty()) => {
+            Poll::Pending if !blocked && (more_to_write || !self.wire.is_written()) => {
                 cx.waker().wake_by_ref();
             }
-            Poll::Pending => self.rest(),
+            Poll::Pending => {
+                self.rest();
+                return self.poll_deadlines(leg, cx);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// The end with that close, unless another one came first and waits behind frames.
+    fn ends(&self, close: Close, reason: DropReason) -> End {
+        End::Ours(self.closing.unwrap_or(close), reason)
+    }
+
+    /// Looks at what is due, with nothing left to read or write for now.
+    fn poll_deadlines(&mut self, leg: &impl Leg, cx: &mut Context<'_>) -> Poll<End> {
+        let now = self.shared.now();
+        let next = match self.deadlines.due(now, &self.shared.settings) {
+            Due::WriteTimedOut => return Poll::Ready(self.ends(leg.write_failed(), DropReason::WriteFailed)),
+            Due::MessageTimedOut => {
+                return Poll::Ready(self.ends(Close::MessageTimedOut, DropReason::ReceiverClosed));
+            }
+            Due::HeartbeatTimeout => {
+                return Poll::Ready(self.ends(Close::HeartbeatTimeout, DropReason::ReceiverClosed));
+            }
+            Due::Ping => {
+                self.wire.send_ping();
+                self.deadlines.pinged(now);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Due::Later(next) => next,
+        };
+        if self.alarm_at.is_none_or(|at| at > next) {
+            self.alarm.set(next);
+            self.alarm_at = Some(next);
+        }
+        if self.alarm.poll(cx).is_ready() {
+            self.alarm_at = None;
+            cx.waker().wake_by_ref();
         }
         Poll::Pending
     }
@@ -187,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Moves what the outbox has into the outgoing buffer, as far as there is room.
     fn take_from_outbox(&mut self, cx: &mut Context<'_>) -> Taken {
-        let room = HIGH_WATER.saturating_sub(self.wire.unwritten().len());
+        let room = HIGH_WATER.saturating_sub(self.wire.unwritten_messages());
         TAKEN.with_borrow_mut(|taken| {
             let found = self.outbox.poll_take(cx, room, taken);
             for item in taken.drain(..) {
@@ -195,10 +246,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 match item {
                     Item::Frame(frame) => self.append(frame.text, cost, Some((frame.payload, frame.read_at))),
                     Item::Notice(text) => self.append(text, cost, None),
-                    Item::Close(close) => {
-                        self.outbox.settle(cost);
-                        self.closing = Some(close);
-                    }
                 }
             }
             found
@@ -206,50 +253,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn append(&mut self, text: String, cost: usize, frame: Option<(usize, Instant)>) {
-        let ahead = self.wire.unwritten().len();
+        let ahead = self.wire.unwritten_messages();
         let length = self.wire.send_text(text);
         self.ledger.add(ahead, length, cost, frame);
     }
 
     /// Writes until the outgoing buffer is empty.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut wrote = false;
         let result = loop {
-            let bytes = self.wire.unwritten();
-            if bytes.is_empty() {
+            if self.wire.is_written() {
                 break Poll::Ready(Ok(()));
             }
-            match Pin::new(&mut self.socket).poll_write(cx, bytes) {
+            let begun = self.ledger.rest_of_begun();
+            match Pin::new(&mut self.socket).poll_write(cx, self.wire.unwritten(begun)) {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => {
-                    self.wire.written(count);
-                    self.ledger.advance(count);
-                    wrote = true;
+                    let of_messages = self.wire.written(count, begun);
+                    self.ledger.advance(of_messages);
+                    // Before the next turn: the ledger tells what is half written by its first entry.
+                    self.count_written();
+                    self.unflushed = true;
+                    self.deadlines.moved();
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
                 Poll::Pending => break Poll::Pending,
             }
         };
-        if wrote {
-            self.count_written();
-            self.unflushed = true;
-        }
         if self.unflushed && matches!(result, Poll::Ready(Ok(()))) {
             ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
             self.unflushed = false;
+            self.deadlines.moved();
         }
         result
     }
 
     fn count_written(&mut self) {
-        let now = Instant::now();
+        let now = self.shared.now();
         let mut settled = 0;
         while let Some(sent) = self.ledger.pop_written() {
             settled += sent.cost;
             if let Some((payload, read_at)) = sent.frame {
                 let latency = now.saturating_duration_since(read_at);
-                self.observer.frame_forwarded(self.outbox.direction(), payload, latency);
+                self.shared.observer.frame_forwarded(self.outbox.direction(), payload, latency);
             }
         }
         self.outbox.settle(settled);
@@ -259,19 +305,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// take any.
     fn poll_read(&mut self, leg: &mut impl Leg, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         // First, because a leg that waits for its turn must take it, or those behind it wait for ever.
-        if let Some(close) = ready!(leg.poll_ready(cx)) {
-            return Poll::Ready(Err(End::Ours(close, DropReason::ReceiverClosed)));
+        match leg.poll_ready(cx) {
+            Poll::Ready(Some(close)) if self.closing.is_none() => {
+                return Poll::Ready(Err(End::Ours(close, DropReason::ReceiverClosed)));
+            }
+            Poll::Ready(_) => {}
+            Poll::Pending => {
+                self.deadlines.stops_reading();
+                return Poll::Pending;
+            }
         }
-        if self.wire.unwritten().len() > self.ledger.bytes() + PONG_LIMIT {
+        // Who has been told to go is not listened to any more; it only gets what waits for it.
+        if self.closing.is_some() {
+            leg.caught_up();
+            self.deadlines.stops_reading();
+            return Poll::Pending;
+        }
+        // That is the peer's doing: its time runs on.
+        if self.wire.unwritten_control() > PONG_LIMIT {
             leg.caught_up();
             return Poll::Pending;
         }
-        if let Some(unread) = self.unread.take() {
-            return self.hand_on(leg, cx, &unread);
+        self.deadlines.reads(|| self.shared.now(), &self.shared.settings);
+        if let Some((unread, read_at)) = self.unread.take() {
+            return self.hand_on(leg, cx, &unread, read_at);
         }
         SCRATCH.with_borrow_mut(|scratch| match ready!(Pin::new(&mut self.socket).poll_read(cx, scratch)) {
             Ok(0) => Poll::Ready(Err(End::PeerLost)),
-            Ok(count) => self.hand_on(leg, cx, scratch.get(..count).unwrap_or_default()),
+            Ok(count) => {
+                let read_at = self.shared.now();
+                let handed_on = self.hand_on(leg, cx, scratch.get(..count).unwrap_or_default(), read_at);
+                // A goodbye is no answer: its sender makes room by itself.
+                if !matches!(handed_on, Poll::Ready(Err(_))) && std::mem::take(&mut self.probed) {
+                    leg.answered();
+                }
+                handed_on
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Poll::Ready(Ok(())),
             Err(_) => Poll::Ready(Err(End::PeerLost)),
         })
@@ -282,94 +351,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         leg: &mut impl Leg,
         cx: &mut Context<'_>,
         mut input: &[u8],
+        read_at: Instant,
     ) -> Poll<Result<(), End>> {
-        let read_at = Instant::now();
         loop {
             let close = match self.wire.receive(&mut input) {
                 Ok(None) => {
                     leg.caught_up();
-                    return Poll::Ready(Ok(()));
+                    let now = self.shared.now();
+                    self.deadlines.heard(now, self.wire.message_under_way(), &self.shared.settings);
+                    if !self.deadlines.message_is_overdue(now) {
+                        return Poll::Ready(Ok(()));
+                    }
+                    Some(Close::MessageTimedOut)
                 }
                 Ok(Some(Received::Message(message))) => leg.receive(&message, read_at),
                 Ok(Some(Received::Close(code))) => return Poll::Ready(Err(End::PeerClosed(code))),
                 Err(Broken::TooBig) => Some(Close::MessageTooBig),
                 Err(Broken::Protocol) => return Poll::Ready(Err(End::PeerLost)),
             };
-            let close = match close {
-                Some(close) => Some(close),
-                None => match leg.poll_ready(cx) {
-                    Poll::Ready(close) => close,
-                    Poll::Pending => {
-                        self.unread = Some(input.to_vec());
-                        return Poll::Pending;
-                    }
-                },
-            };
-            if let Some(close) = close {
+            let ready = close.map_or_else(|| leg.poll_ready(cx), |close| Poll::Ready(Some(close)));
+            if close.is_none() && !matches!(ready, Poll::Ready(None)) {
+                // Also if this ends the connection: what was read together was read.
+                self.unread = Some((input.to_vec(), read_at));
+            }
+            if ready.is_pending() {
+                self.deadlines.stops_reading();
+            }
+            if let Some(close) = ready!(ready) {
                 return Poll::Ready(Err(End::Ours(close, DropReason::ReceiverClosed)));
             }
         }
     }
 
-    /// Counts what will not be delivered: the outgoing buffer behind what has to be finished before a close frame
-    /// can come, and the queue.
-    fn drop_undelivered(&mut self, end: End) {
-        let (keep, in_flight, queued) = match end {
-            End::Ours(_, reason) => (self.ledger.begun(), reason, reason),
-            End::PeerClosed(_) => {
-                (self.ledger.begun(), DropReason::ReceiverClosed, DropReason::ReceiverClosed)
-            }
-            End::PeerLost => (0, DropReason::ReceiverClosed, DropReason::ReceiverClosed),
-            End::WriteFailed => (0, DropReason::WriteFailed, DropReason::ReceiverClosed),
-        };
-        self.drop_in_flight(keep, in_flight);
-        for item in self.outbox.end() {
-            if let Item::Frame(_) = item {
-                self.observer.frame_dropped(self.outbox.direction(), queued);
+    /// The session ended while the leg could not take all that was read: it takes it now. What was read completely was
+    /// read, whether or not its sender is still there.
+    fn hand_on_the_rest(&mut self, leg: &mut impl Leg) {
+        let Some((unread, read_at)) = self.unread.take() else { return };
+        let mut input = unread.as_slice();
+        while let Ok(Some(Received::Message(message))) = self.wire.receive(&mut input) {
+            if leg.receive(&message, read_at).is_some() {
+                return;
             }
         }
     }
-
-    /// Forgets the frames in the outgoing buffer behind the first `keep`, and counts them. What stands before them
-    /// stays: the frames kept, and answers to pings.
-    fn drop_in_flight(&mut self, keep: usize, reason: DropReason) {
-        if let Some(bytes) = self.ledger.bytes_before(keep) {
-            self.wire.forget_after(bytes);
-        }
-        let mut settled = 0;
-        while let Some(dropped) = self.ledger.pop_beyond(keep) {
-            settled += dropped.cost;
-            if dropped.frame.is_some() {
-                self.observer.frame_dropped(self.outbox.direction(), reason);
-            }
-        }
-        self.outbox.settle(settled);
-    }
-
-    /// Tells the peer that nothing more will come, and reads what it still sends until it hangs up: closing a
-    /// socket with unread bytes would make the kernel reset it, and the peer might never see its close frame.
-    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if Pin::new(&mut self.socket).poll_close(cx).is_pending() {
-            return Poll::Pending;
-        }
-        SCRATCH.with_borrow_mut(|scratch| {
-            match ready!(Pin::new(&mut self.socket).poll_read(cx, scratch)) {
-                Ok(0) | Err(_) => Poll::Ready(()),
-                // Not in a loop: a peer that always has more would keep the deadline from being looked at.
-                Ok(_) => {
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
-                }
-            }
-        })
-    }
-}
-
-/// Tells a connection that was upgraded and will not be served why, and hangs up.
-pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(socket: S, close: Close) {
-    let observer: Arc<dyn Observer> = Arc::new(());
-    // Nothing is ever queued or read as a message here: the outbox and the limits only have to exist.
-    let outbox = Arc::new(Outbox::new(Endpoint::Client, 0, Arc::clone(&observer)));
-    let mut session = Session::new(socket, Vec::new(), 0, outbox, observer);
-    session.farewell(End::Ours(close, DropReason::ReceiverClosed)).await;
 }

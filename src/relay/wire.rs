@@ -8,6 +8,9 @@
 //! reason (PROTOCOL § 5), where the library would echo the reason: after a close arrived, the library is not asked to
 //! speak again. What else the protocol promises beyond what the library does is with the `follower` of the incoming
 //! bytes.
+//!
+//! Outgoing bytes are in two buffers: messages, and control frames (pings, pongs, the close). Control frames never wait
+//! behind a message that has not begun ([`Wire::unwritten`]).
 
 use std::io::{self, Read, Write};
 
@@ -25,6 +28,7 @@ const READ_BUFFER: usize = 512;
 
 /// Capacity that an empty outgoing buffer may keep, in bytes.
 const IDLE_OUTPUT: usize = 1024;
+const IDLE_CONTROL: usize = 256;
 
 /// Written bytes at the front of the outgoing buffer beyond which the rest is moved down, so that a receiver that
 /// is always a little behind does not make the buffer grow.
@@ -56,9 +60,14 @@ pub struct Wire {
     max_message: usize,
     /// The library's read buffer grew for a message, and keeps what it grew to.
     grown: bool,
+    /// Messages to write.
     output: Vec<u8>,
     /// Where the unwritten part of `output` begins.
     start: usize,
+    /// Control frames to write.
+    control: Vec<u8>,
+    /// The first control frame is half written.
+    control_begun: bool,
 }
 
 impl Wire {
@@ -72,6 +81,8 @@ impl Wire {
             grown: false,
             output: Vec::new(),
             start: 0,
+            control: Vec::new(),
+            control_begun: false,
         }
     }
 
@@ -82,7 +93,7 @@ impl Wire {
     /// The peer broke a rule; the connection must end.
     pub fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Received>, Broken> {
         loop {
-            let mut pipe = Pipe { input, incoming: &mut self.incoming, output: &mut self.output };
+            let mut pipe = Pipe { input, incoming: &mut self.incoming, output: &mut self.control };
             return match self.ws.read(&mut pipe) {
                 Ok(Message::Text(text)) => Ok(Some(self.message(text.into()))),
                 Ok(Message::Binary(bytes)) => Ok(Some(self.message(bytes))),
@@ -105,24 +116,66 @@ impl Wire {
         Received::Message(bytes)
     }
 
+    /// The message that the bytes received so far end in the middle of: its ordinal among all messages and control
+    /// frames.
+    #[must_use]
+    pub fn message_under_way(&self) -> Option<u64> {
+        self.incoming.under_way()
+    }
+
     /// Appends a text message. Returns how many bytes it takes on the wire.
     pub fn send_text(&mut self, text: String) -> usize {
-        self.append(Frame::message(Bytes::from(text), OpCode::Data(Data::Text), true))
+        append(&mut self.output, Frame::message(Bytes::from(text), OpCode::Data(Data::Text), true))
     }
 
-    /// Appends a close frame.
+    /// Appends a ping to the control frames.
+    pub fn send_ping(&mut self) {
+        append(&mut self.control, Frame::ping(Bytes::new()));
+    }
+
+    /// Appends a close frame to the control frames.
     pub fn send_close(&mut self, code: u16, reason: &str) {
-        self.append(Frame::close(Some(CloseFrame { code: CloseCode::from(code), reason: reason.into() })));
+        let close = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+        append(&mut self.control, Frame::close(Some(close)));
     }
 
-    /// The bytes to write next.
+    /// Unwritten bytes of messages.
     #[must_use]
-    pub fn unwritten(&self) -> &[u8] {
-        self.output.get(self.start..).unwrap_or_default()
+    pub fn unwritten_messages(&self) -> usize {
+        self.output.len() - self.start
     }
 
-    /// The first `count` bytes of [`Wire::unwritten`] were written.
-    pub fn written(&mut self, count: usize) {
+    /// Unwritten bytes of control frames.
+    #[must_use]
+    pub fn unwritten_control(&self) -> usize {
+        self.control.len()
+    }
+
+    /// Whether everything was written.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.control.is_empty() && self.unwritten_messages() == 0
+    }
+
+    /// Bytes to write next, of one kind. Control frames come first, but not into the middle of a message: its last
+    /// `begun` bytes go before them, if that many of the unwritten ones end a message that is half written.
+    #[must_use]
+    pub fn unwritten(&self, begun: usize) -> &[u8] {
+        if self.control_is_next(begun) {
+            return &self.control;
+        }
+        let messages = self.output.get(self.start..).unwrap_or_default();
+        if self.control.is_empty() { messages } else { messages.get(..begun).unwrap_or(messages) }
+    }
+
+    /// The first `count` bytes of [`Wire::unwritten`] with the same `begun` were written. Returns how many of them
+    /// were of messages: all or none.
+    pub fn written(&mut self, count: usize, begun: usize) -> usize {
+        if self.control_is_next(begun) {
+            self.control.drain(..count.min(self.control.len()));
+            self.control_begun = !self.control.is_empty();
+            return 0;
+        }
         self.start += count;
         if self.start >= self.output.len() {
             self.start = 0;
@@ -131,6 +184,12 @@ impl Wire {
             self.output.drain(..self.start);
             self.start = 0;
         }
+        count
+    }
+
+    /// A control frame that is half written is finished before anything else.
+    fn control_is_next(&self, begun: usize) -> bool {
+        !self.control.is_empty() && (begun == 0 || self.control_begun)
     }
 
     /// Nothing is going on, and all that was read was taken: gives back the memory that a burst needed.
@@ -142,19 +201,23 @@ impl Wire {
         if self.output.is_empty() && self.output.capacity() > IDLE_OUTPUT {
             self.output = Vec::new();
         }
+        if self.control.is_empty() && self.control.capacity() > IDLE_CONTROL {
+            self.control = Vec::new();
+        }
     }
 
-    /// Forgets all but the first `keep` bytes of [`Wire::unwritten`].
-    pub fn forget_after(&mut self, keep: usize) {
+    /// Forgets all but the first `keep` bytes of the messages.
+    pub fn forget_messages_after(&mut self, keep: usize) {
         self.output.truncate(self.start + keep);
     }
+}
 
-    fn append(&mut self, frame: Frame) -> usize {
-        let length = frame.len();
-        // Writing to a vector cannot fail.
-        let _ = frame.format(&mut self.output);
-        length
-    }
+/// Returns the frame's length.
+fn append(buffer: &mut Vec<u8>, frame: Frame) -> usize {
+    let length = frame.len();
+    // Writing to a vector cannot fail.
+    let _ = frame.format(buffer);
+    length
 }
 
 /// The library's side of a connection, at its beginning.

@@ -17,12 +17,12 @@ mod watch;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_lite::future;
 use smol::Executor;
 
-use crate::config::{Config, Source};
+use crate::config::{Config, Drain, Source};
 use crate::event;
 pub use reload::Load;
 use reload::Reloads;
@@ -108,12 +108,12 @@ pub fn run(config: Config, source: &Source, log: event::Handle, load: Load) -> R
         let manager = Manager::start(&executor, &running.hub);
         manager.tell(systemd::ready);
         event::ready();
-        let drain_timeout = config.drain.timeout;
+        let drain = config.drain.clone();
         let mut reloads = Reloads::new(config, log, load);
         while next(&mut signals).await? == Signal::Hangup {
             reloads.begin(&executor);
         }
-        drain(running, drain_timeout, &manager, &mut signals).await
+        shut_down(running, &drain, &manager, &executor, &mut signals).await
     }))
 }
 
@@ -121,16 +121,18 @@ async fn next(signals: &mut Signals) -> Result<Signal, ServiceError> {
     signals.next().await.map_err(|error| ServiceError::System { what: "receive signals", error })
 }
 
-/// Closes every connection, then ends; a second signal, or the end of `timeout`, cuts what is left.
-async fn drain(
+/// Closes every connection, then ends; a second signal, or the end of `drain.timeout`, cuts what is left.
+async fn shut_down(
     running: Running,
-    timeout: Duration,
+    drain: &Drain,
     manager: &Manager,
+    executor: &Executor<'static>,
     signals: &mut Signals,
 ) -> Result<(), ServiceError> {
     manager.tell(systemd::stopping);
+    let extending = manager.extend_timeout(executor);
     let began = Instant::now();
-    let left = drain::drain(running, timeout, async {
+    let left = drain::drain(running, drain, async {
         loop {
             match signals.next().await {
                 Ok(Signal::Terminate) => return,
@@ -141,6 +143,7 @@ async fn drain(
         }
     })
     .await;
+    drop(extending);
     match left {
         0 => event::drained(began.elapsed()),
         left => event::drain_incomplete(left, began.elapsed()),

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use async_io::Async;
+use smol::channel::{Sender, bounded};
 use smol::{Executor, Task};
 
 use super::ServiceError;
@@ -16,8 +17,9 @@ use crate::ingress::http::Ingress;
 use crate::ingress::listener;
 use crate::metrics::families::Families;
 use crate::metrics::server::{MetricsServer, MetricsThread};
-use crate::relay::hub::{Hub, Settings};
+use crate::relay::hub::Hub;
 use crate::relay::observer::{Census, Counts};
+use crate::relay::settings::Settings;
 
 /// How long the metrics thread may take to answer its first scrape.
 const FIRST_SCRAPE: Duration = Duration::from_secs(5);
@@ -26,8 +28,7 @@ const FIRST_SCRAPE: Duration = Duration::from_secs(5);
 pub(super) struct Running {
     pub(super) hub: Arc<Hub>,
     pub(super) ingress: Arc<Ingress>,
-    /// Accepts connections until it is dropped, which closes the listener.
-    pub(super) accepting: Task<()>,
+    pub(super) accepting: Accepting,
     /// Serves scrapes until it is dropped.
     pub(super) metrics: Option<MetricsThread>,
     /// What a client is told to wait before it redials, in seconds.
@@ -54,8 +55,28 @@ impl Running {
             config.limits.handshake_timeout,
             retry_after,
         );
-        let accepting = executor.spawn(listener::accept(public, Arc::clone(&ingress), Arc::clone(executor)));
+        let accepting = Accepting::start(public, Arc::clone(&ingress), executor);
         Ok(Self { hub, ingress, accepting, metrics, retry_after })
+    }
+}
+
+/// Accepts connections until it is stopped.
+pub(super) struct Accepting {
+    task: Task<()>,
+    stop: Sender<()>,
+}
+
+impl Accepting {
+    fn start(listener: Async<TcpListener>, ingress: Arc<Ingress>, executor: &Arc<Executor<'static>>) -> Self {
+        let (stop, stopped) = bounded(1);
+        let task = executor.spawn(listener::accept(listener, ingress, Arc::clone(executor), stopped));
+        Self { task, stop }
+    }
+
+    /// Takes the connections that the kernel has completed, and closes the listener.
+    pub(super) async fn stop(self) {
+        self.stop.close();
+        self.task.await;
     }
 }
 
@@ -101,10 +122,16 @@ pub(super) fn workers(workers: usize, executor: &Arc<Executor<'static>>) -> Resu
 fn settings(config: &Config) -> Settings {
     Settings {
         grace: config.session.grace,
+        ping_interval: config.session.ping_interval,
+        pong_timeout: config.session.pong_timeout,
+        conflict_probe: config.session.conflict_probe,
+        message_timeout: config.session.message_timeout,
+        write_timeout: config.session.write_timeout,
         phones_per_server: config.limits.phones_per_server,
         max_frame: config.session.max_frame,
         phone_queue: config.limits.phone_queue,
         binary_queue: config.limits.binary_queue,
+        all_queues: config.limits.all_queues,
     }
 }
 

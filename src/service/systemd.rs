@@ -28,6 +28,17 @@ pub fn stopping() -> io::Result<()> {
     sd_notify::notify(&[NotifyState::Stopping])
 }
 
+/// The shutdown is still going on and may take `more` from now, whatever `TimeoutStopSec=` says
+/// (`EXTEND_TIMEOUT_USEC`).
+///
+/// # Errors
+///
+/// As for [`ready`].
+pub fn extend_timeout(more: Duration) -> io::Result<()> {
+    let microseconds = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
+    sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(microseconds)])
+}
+
 /// One line for `systemctl status`, such as the connection counts. Control characters become spaces: in this
 /// protocol a line break would begin the next assignment.
 ///

@@ -1,4 +1,4 @@
-//! What systemd is told while the relay runs: ready, the status line, the watchdog, stopping.
+//! What systemd is told while the relay runs: ready, the status line, the watchdog, stopping, and that stopping goes on.
 //!
 //! Status and watchdog are tasks of the executor that forwards frames. If that executor is wedged, the watchdog is not
 //! fed, and systemd restarts the service.
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use async_io::Timer;
 use futures_lite::future;
-use smol::Executor;
 use smol::channel::{Receiver, Sender, WeakSender, unbounded};
+use smol::{Executor, Task};
 
 use super::systemd;
 use crate::event;
@@ -23,6 +23,10 @@ use crate::relay::observer::{Census, Counts};
 
 /// How often the status line may change.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often systemd is told that the shutdown goes on, and how long it then waits for the next message.
+const EXTENSION_INTERVAL: Duration = Duration::from_secs(2);
+const EXTENSION: Duration = Duration::from_secs(10);
 
 /// How long the end of the process waits for the last message to be taken.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -46,7 +50,8 @@ impl Manager {
         if systemd::is_listening() {
             executor.spawn(keep_status(Arc::clone(hub), manager.messages.downgrade())).detach();
             if let Some(interval) = systemd::watchdog_interval() {
-                executor.spawn(feed_watchdog(interval, manager.messages.downgrade())).detach();
+                let messages = manager.messages.downgrade();
+                executor.spawn(repeat(interval, messages, systemd::watchdog)).detach();
             }
         }
         manager
@@ -56,6 +61,15 @@ impl Manager {
     pub(super) fn tell(&self, message: fn() -> io::Result<()>) {
         // The queue has no bound and its reader never goes away.
         let _ = self.messages.try_send(Box::new(message));
+    }
+
+    /// Tells systemd that the shutdown goes on, until the task is dropped.
+    #[must_use]
+    pub(super) fn extend_timeout(&self, executor: &Executor<'static>) -> Option<Task<()>> {
+        let messages = self.messages.downgrade();
+        systemd::is_listening().then(|| {
+            executor.spawn(repeat(EXTENSION_INTERVAL, messages, || systemd::extend_timeout(EXTENSION)))
+        })
     }
 
     /// Waits until everything was sent, though not for ever.
@@ -101,10 +115,14 @@ fn status_line(counts: Counts) -> String {
     )
 }
 
-async fn feed_watchdog(interval: Duration, messages: WeakSender<Message>) {
+/// Messages that may wait while the manager does not read; more of the same would tell it nothing.
+const BACKLOG: usize = 8;
+
+/// Sends a message now and at every `interval`.
+async fn repeat(interval: Duration, messages: WeakSender<Message>, message: fn() -> io::Result<()>) {
     while let Some(messages) = messages.upgrade() {
-        if messages.is_empty() {
-            let _ = messages.try_send(Box::new(systemd::watchdog));
+        if messages.len() < BACKLOG {
+            let _ = messages.try_send(Box::new(message));
         }
         drop(messages);
         Timer::after(interval).await;

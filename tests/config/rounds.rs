@@ -69,18 +69,15 @@ fn what_is_not_built_does_not_contradict_itself() {
 
 #[test]
 fn rules_judge_what_will_hold_once_the_file_is_corrected() {
-    // The spread will be its default again, and then the timeout is too short.
-    let found = said("[drain]\nspread = \"1s\"\ntimeout = \"2s\"\n");
-    assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].1.starts_with("only \"5s\" is built"), "{found:?}");
-    assert!(found[1].1.starts_with("\"2s\" is shorter than drain.spread (\"5s\")"), "{found:?}");
-
-    // The same when the value cannot even be read.
-    for value in ["1", "\"0s\"", "1s"] {
+    // A value that cannot be read proves nothing: the timeout may be long enough for what was meant.
+    for value in ["1", "\"0s\"", "\"1 s\""] {
         let found = said(&format!("[drain]\nspread = {value}\ntimeout = \"2s\"\n"));
-        assert_eq!(found.len(), 2, "{value}: {found:?}");
-        assert_eq!(found[1].0, "drain.timeout", "{value}: {found:?}");
+        assert_eq!((found.len(), found[0].0.as_str()), (1, "drain.spread"), "{value}: {found:?}");
     }
+    let found = said("[drain]\nspread = \"3s\"\ntimeout = \"2s\"\n");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].1.starts_with("\"2s\" is shorter than drain.spread (\"3s\")"), "{found:?}");
+
     // TLS is not there, whatever tls.mode asks for.
     let found = said("[listen]\npublic = \"0.0.0.0:443\"\n[tls]\nmode = \"files\"\n");
     let named: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();

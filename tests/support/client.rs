@@ -10,8 +10,8 @@ use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::{Bytes, Error, HandshakeError, Message, WebSocket, client};
 use serde_json::Value;
 
-use super::DEADLINE;
 use super::relay::Relay;
+use super::{DEADLINE, eventually};
 
 /// What [`Client::stall`] needs of the configuration.
 pub const STALLING: &str = "[limits]\nphone_queue = \"64MiB\"\n";
@@ -122,9 +122,25 @@ impl Client {
         serde_json::from_str(&self.text()).expect("JSON")
     }
 
+    /// The same behind any number of close notices.
+    pub fn closed_after_notices(&mut self) -> (u16, String) {
+        let last = loop {
+            match self.next() {
+                Message::Text(text) if text.contains(",\"close_code\":") => {}
+                other => break other,
+            }
+        };
+        self.closed_by(last)
+    }
+
     /// The next message must be a close; its code and reason. Afterwards the relay must hang up.
     pub fn closed(&mut self) -> (u16, String) {
-        let (code, reason) = match self.next() {
+        let next = self.next();
+        self.closed_by(next)
+    }
+
+    fn closed_by(&mut self, message: Message) -> (u16, String) {
+        let (code, reason) = match message {
             Message::Close(Some(CloseFrame { code, reason })) => (u16::from(code), reason.to_string()),
             other => panic!("expected a close, got {other:?}"),
         };
@@ -178,6 +194,33 @@ impl Client {
         }
     }
 
+    /// As a binary: answers what the relay asks because of another claim, until that one was told something.
+    pub fn answer_probe_of(&mut self, other: &TcpStream) {
+        other.set_nonblocking(true).unwrap();
+        eventually("an answer to the other claim", || {
+            assert_eq!(self.admitted(), Ok(()));
+            other.peek(&mut [0]).map_err(|error| error.to_string())
+        });
+        other.set_nonblocking(false).unwrap();
+    }
+
+    /// Asks whether the relay serves this client, and returns the texts that came before its answer.
+    ///
+    /// # Panics
+    /// When it is closed instead.
+    pub fn served(&mut self) -> Vec<String> {
+        self.ws.send(Message::Ping(Bytes::from_static(b"served?"))).expect("sends");
+        let mut texts = Vec::new();
+        loop {
+            match self.ws.read() {
+                Ok(Message::Pong(payload)) if payload == "served?" => return texts,
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(Message::Text(text)) => texts.push(text.to_string()),
+                other => panic!("neither a text nor the answer to the ping: {other:?}"),
+            }
+        }
+    }
+
     /// This client, once it is known to be served.
     pub fn admitted_client(mut self) -> Self {
         assert_eq!(self.admitted(), Ok(()));
@@ -214,8 +257,13 @@ pub fn raw(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> TcpStre
 
 /// The same, with bytes sent right behind the request, in the same write.
 pub fn raw_with(address: SocketAddr, path: &str, headers: &[(&str, &str)], behind: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(address).expect("connects");
+    upgrade(TcpStream::connect(address).expect("connects"), path, headers, behind)
+}
+
+/// Upgrades a connection, with bytes sent right behind the request.
+pub fn upgrade(mut stream: TcpStream, path: &str, headers: &[(&str, &str)], behind: &[u8]) -> TcpStream {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
     let mut request = format!(
         "GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"

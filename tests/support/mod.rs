@@ -10,7 +10,9 @@
 )]
 
 pub mod client;
+pub mod held;
 pub mod http;
+pub mod kept;
 pub mod relay;
 
 use std::time::{Duration, Instant};

@@ -47,7 +47,7 @@ impl Poller {
 pub(crate) struct Pusher {
     pub(crate) poller: Poller,
     pub(crate) turn: Turn,
-    slot: Option<Frame>,
+    slot: Option<Item>,
 }
 
 impl Pusher {
@@ -70,8 +70,8 @@ impl Pusher {
 }
 
 /// A frame.
-pub(crate) fn frame(text: &str) -> Frame {
-    Frame { text: text.to_owned(), payload: text.len(), read_at: Instant::now() }
+pub(crate) fn frame(text: &str) -> Item {
+    Item::Frame(Frame { text: text.to_owned(), payload: text.len(), read_at: Instant::now() })
 }
 
 /// What an item is, in short.
@@ -79,7 +79,6 @@ pub(crate) fn name(item: &Item) -> String {
     match item {
         Item::Frame(frame) => frame.text.clone(),
         Item::Notice(text) => format!("notice {text}"),
-        Item::Close(close) => format!("close {}", close.code()),
     }
 }
 

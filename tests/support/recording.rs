@@ -15,11 +15,13 @@ type Hook = Box<dyn Fn() + Send + Sync>;
 /// Sums of everything that was observed.
 #[derive(Default)]
 pub(crate) struct Recording {
+    read: [AtomicU64; 2],
     forwarded: [AtomicU64; 2],
     forwarded_bytes: [AtomicU64; 2],
     dropped: [[AtomicU64; 6]; 2],
     grace_expiries: AtomicU64,
     reclaims: AtomicU64,
+    takeovers: AtomicU64,
     evicted: AtomicU64,
     push_wakes: AtomicU64,
     queued: [AtomicI64; 2],
@@ -33,6 +35,11 @@ impl Recording {
     /// Runs `hook` whenever a grace expiry is reported, before it is added up.
     pub(crate) fn before_expiry(&self, hook: impl Fn() + Send + Sync + 'static) {
         assert!(self.before_expiry.set(Box::new(hook)).is_ok(), "there is a hook already");
+    }
+
+    /// Frames read.
+    pub(crate) fn read(&self, direction: Direction) -> u64 {
+        self.read[of_direction(direction)].load(Ordering::SeqCst)
     }
 
     /// Frames forwarded.
@@ -69,6 +76,11 @@ impl Recording {
     /// Reclaims.
     pub(crate) fn reclaims(&self) -> u64 {
         self.reclaims.load(Ordering::SeqCst)
+    }
+
+    /// Takeovers.
+    pub(crate) fn takeovers(&self) -> u64 {
+        self.takeovers.load(Ordering::SeqCst)
     }
 
     /// Phones that were closed by reclaims and takeovers.
@@ -115,6 +127,10 @@ impl fmt::Debug for Recording {
 }
 
 impl Observer for Recording {
+    fn frame_read(&self, direction: Direction) {
+        self.read[of_direction(direction)].fetch_add(1, Ordering::SeqCst);
+    }
+
     fn frame_forwarded(&self, direction: Direction, bytes: usize, _: Duration) {
         self.forwarded[of_direction(direction)].fetch_add(1, Ordering::SeqCst);
         self.forwarded_bytes[of_direction(direction)].fetch_add(bytes as u64, Ordering::SeqCst);
@@ -133,6 +149,10 @@ impl Observer for Recording {
 
     fn reclaimed(&self) {
         self.reclaims.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn taken_over(&self) {
+        self.takeovers.fetch_add(1, Ordering::SeqCst);
     }
 
     fn phones_evicted(&self, phones: usize) {

@@ -177,6 +177,24 @@ impl Relay {
         Metrics::parse(body)
     }
 
+    /// The metrics as they are now, unless the process has ended.
+    pub fn try_metrics(&self) -> Option<Metrics> {
+        let mut stream = TcpStream::connect(self.metrics_address).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let length: usize =
+            head.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse().ok()?;
+        (body.len() == length).then(|| Metrics::parse(body))
+    }
+
+    /// How the process ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// The relay counts a frame behind the write that a client sees. An answer from the executor that wrote it comes
     /// after both. While it drains nobody answers, and tests wait for the counts themselves.
     fn let_it_count(&self) {
@@ -193,6 +211,22 @@ impl Relay {
             let metrics = self.metrics();
             let seen = metrics.get(series);
             if (seen - value).abs() < f64::EPSILON { Ok(metrics) } else { Err(format!("{seen}")) }
+        })
+    }
+
+    /// Waits until nothing is queued and as many frames were settled in each direction as were sent.
+    pub fn quiet(&self, to_binary: usize, to_phone: usize) -> Metrics {
+        eventually("a quiet moment", || {
+            let metrics = self.metrics();
+            let seen = [
+                metrics.settled("phone_to_binary"),
+                metrics.settled("binary_to_phone"),
+                metrics.queued("server"),
+                metrics.queued("client"),
+            ];
+            let wanted = [to_binary as f64, to_phone as f64, 0.0, 0.0];
+            let off = seen.iter().zip(wanted).map(|(seen, wanted)| (seen - wanted).abs()).sum::<f64>();
+            if off < f64::EPSILON { Ok(metrics) } else { Err(format!("{seen:?}, not {wanted:?}")) }
         })
     }
 
@@ -264,6 +298,16 @@ impl Metrics {
     pub fn dropped_in_all(&self, direction: &str) -> f64 {
         let prefix = format!("pyrycode_relay_frames_dropped_total{{direction=\"{direction}\"");
         self.0.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, value)| value).sum()
+    }
+
+    /// Bytes in the outboxes towards an endpoint.
+    pub fn queued(&self, endpoint: &str) -> f64 {
+        self.get(&format!("queued_bytes{{endpoint=\"{endpoint}\"}}"))
+    }
+
+    /// Frames of a direction that were forwarded or dropped.
+    pub fn settled(&self, direction: &str) -> f64 {
+        self.forwarded(direction) + self.dropped_in_all(direction)
     }
 
     /// Connections closed for a cause.

@@ -1,0 +1,87 @@
+//! What time it is, and waiting for a time.
+//!
+//! Everything in the core that waits does so through a [`Clock`], so that a test can put its own in the place of the
+//! system's and decide itself when an hour has passed.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+
+/// Where the core gets its time from.
+pub trait Clock: Send + Sync + 'static {
+    /// What time it is.
+    fn now(&self) -> Instant;
+
+    /// An alarm that is not set.
+    fn alarm(&self) -> Box<dyn Alarm>;
+}
+
+/// Wakes one task at one time.
+pub trait Alarm: Send {
+    /// From now on rings at `at` and not when it was set for before.
+    fn set(&mut self, at: Instant);
+
+    /// Ready when the time has come, once for each setting. Until then the task of `cx` is woken at that time.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+impl dyn Clock {
+    /// Waits until `at`.
+    pub async fn sleep_until(&self, at: Instant) {
+        let mut alarm = self.alarm();
+        alarm.set(at);
+        std::future::poll_fn(|cx| alarm.poll(cx)).await;
+    }
+
+    /// Waits for `duration`.
+    pub async fn sleep(&self, duration: Duration) {
+        self.sleep_until(self.now() + duration).await;
+    }
+}
+
+/// The monotonic clock of the system, with timers of async-io.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn alarm(&self) -> Box<dyn Alarm> {
+        Box::new(Timer::never())
+    }
+}
+
+impl Alarm for Timer {
+    fn set(&mut self, at: Instant) {
+        self.set_at(at);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        std::future::Future::poll(Pin::new(self), cx).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_rings_once_for_each_setting() {
+        let clock: &dyn Clock = &SystemClock;
+        let mut alarm = clock.alarm();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(alarm.poll(&mut cx).is_pending(), "not set");
+        for _ in 0..2 {
+            alarm.set(clock.now());
+            assert!(alarm.poll(&mut cx).is_ready());
+            assert!(alarm.poll(&mut cx).is_pending(), "it rang");
+        }
+        let before = clock.now();
+        async_io::block_on(clock.sleep(Duration::from_millis(3)));
+        assert!(clock.now() >= before + Duration::from_millis(3));
+    }
+}
