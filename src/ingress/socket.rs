@@ -25,7 +25,7 @@ pub struct Socket(Async<TcpStream>);
 impl Socket {
     /// Wraps a connection. The kernel is asked to send small frames at once, because someone waits for each; to give the
     /// connection up when what was sent is not acknowledged for `dead_after` (`TCP_USER_TIMEOUT`, tcp(7)); and to take no
-    /// more than [`UNSENT`] bytes beyond what is on its way (`TCP_NOTSENT_LOWAT`, ibid.).
+    /// more than 128 KiB beyond what is on its way (`TCP_NOTSENT_LOWAT`, ibid.).
     #[must_use]
     pub fn new(stream: Async<TcpStream>, dead_after: Duration) -> Self {
         // A socket that refuses an option works without it.

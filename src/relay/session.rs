@@ -8,7 +8,7 @@
 //! The leg is what makes a session a phone's or a binary's. It may say that it cannot take another message now
 //! ([`Leg::poll_ready`]); the session then stops reading, so that TCP pushes back, and goes on writing.
 //!
-//! A session has one alarm for all it waits for ([`super::deadlines`]). The alarm is set no more often than it rings:
+//! A session has one alarm for all it waits for (`super::deadlines`). The alarm is set no more often than it rings:
 //! when a deadline moves away it is left as it is, rings early, and is set anew.
 //!
 //! When `run` returns, the connection's place in the registry can be given up at once; [`Session::farewell`] then
@@ -72,7 +72,7 @@ pub trait Leg {
     /// Everything that was read has been taken; the next message may be long in coming.
     fn caught_up(&mut self);
 
-    /// The peer said something since [`Outbox::request_ping`].
+    /// The peer said something since it was last asked to (`Outbox::request_ping`).
     fn answered(&mut self);
 
     /// What the connection is closed with when a write to it fails or makes no progress.
