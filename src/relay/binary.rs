@@ -201,6 +201,8 @@ impl Leg for BinaryLeg {
 
     fn caught_up(&mut self) {}
 
+    fn steps_aside(&mut self) {}
+
     fn answered(&mut self) {
         self.link.probe.answered();
     }

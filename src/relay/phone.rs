@@ -176,6 +176,10 @@ impl Leg for PhoneLeg {
 
     fn caught_up(&mut self) {
         self.outlived = false;
+        self.steps_aside();
+    }
+
+    fn steps_aside(&mut self) {
         self.registration.binary().outbox.leave(&mut self.turn);
     }
 

@@ -72,6 +72,9 @@ pub trait Leg {
     /// Everything that was read has been taken; the next message may be long in coming.
     fn caught_up(&mut self);
 
+    /// Nothing is handed on for now, though there may be something.
+    fn steps_aside(&mut self);
+
     /// The peer said something since it was last asked to (`Outbox::request_ping`).
     fn answered(&mut self);
 
@@ -317,13 +320,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         // Who has been told to go is not listened to any more; it only gets what waits for it.
         if self.closing.is_some() {
-            leg.caught_up();
+            leg.steps_aside();
             self.deadlines.stops_reading();
             return Poll::Pending;
         }
         // That is the peer's doing: its time runs on.
         if self.wire.unwritten_control() > PONG_LIMIT {
-            leg.caught_up();
+            leg.steps_aside();
             return Poll::Pending;
         }
         self.deadlines.reads(|| self.shared.now(), &self.shared.settings);

@@ -127,8 +127,7 @@ impl World {
                 silent || (!phone && conn.doomed == Some(cause))
             }
             CloseCause::MessageTimedOut => {
-                let messages = [conn.message, conn.message_before].into_iter().flatten();
-                !line.deaf && messages.into_iter().any(|message| now >= message.deadline)
+                !line.deaf && conn.message.is_some_and(|message| now >= message.deadline)
             }
             CloseCause::PhoneWriteFailed | CloseCause::BinaryWriteFailed => {
                 let own = phone == (cause == CloseCause::PhoneWriteFailed);

@@ -62,8 +62,10 @@ impl World {
         let (step, now, timeout) = (self.step, self.now(), self.settings.message_timeout);
         let conn = &mut self.conns[number];
         let line = conn.client.line.borrow();
-        let has_read = line.reads > conn.reads_seen;
-        if has_read {
+        // What is read to get rid of a connection that ended is not listened to.
+        let listened = line.listened();
+        let has_read = listened > std::mem::replace(&mut conn.listened_seen, listened);
+        if line.reads > conn.reads_seen {
             conn.reads_seen = line.reads;
             conn.read_step = step;
         }
@@ -73,9 +75,7 @@ impl World {
                 message.deadline = line.resumed + timeout;
             }
         }
-        // If this step ends it, what was read last was not read as messages.
-        conn.message_before = conn.message;
-        let under_way = conn.client.under_way(line.consumed);
+        let under_way = conn.client.under_way(listened);
         conn.message = under_way.map(|message| match conn.message {
             Some(same) if same.message == message => same,
             _ => Underway::new(message, now + timeout),

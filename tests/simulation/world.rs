@@ -50,8 +50,7 @@ pub(crate) struct Conn {
     pub(crate) doomed: Option<CloseCause>,
     /// The message under way.
     pub(crate) message: Option<Underway>,
-    /// The same, before the step that ran last.
-    pub(crate) message_before: Option<Underway>,
+    pub(crate) listened_seen: u64,
     pub(crate) resumed_seen: Duration,
     pub(crate) reads_seen: u64,
     /// The step in which the relay last read something from it.
@@ -220,7 +219,7 @@ impl World {
             ended_in: None,
             doomed: None,
             message: None,
-            message_before: None,
+            listened_seen: 0,
             resumed_seen: Duration::ZERO,
             reads_seen: 0,
             read_step: 0,
