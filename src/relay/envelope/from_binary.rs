@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::check_frame_text;
 use super::close_code::CloseCode;
 use super::fields::{Fields, unquote};
 use crate::relay::conn_id::ConnId;
@@ -140,9 +141,10 @@ pub fn unwrap(message: &[u8]) -> Result<FromBinary<'_>, Malformed> {
 ///
 /// As for [`unwrap`].
 pub fn unwrap_text(message: &str) -> Result<FromBinary<'_>, Malformed> {
-    let fields = Fields::read(message, ["conn_id", "frame", "close_code", "push_wake"]).map_err(|error| {
-        // The only thing that is asked of a value's type is that the outermost be an object.
-        if error.is_data() { Malformed::NotAnObject } else { Malformed::NotJson }
+    let fields = Fields::read(message, ["conn_id", "frame", "close_code", "push_wake"]).map_err(|_| {
+        // Not what the walk says: it looks at a value that is no object only as far as it has to, and then more
+        // closely than the grammar does (`1e999`).
+        if check_frame_text(message).is_ok() { Malformed::NotAnObject } else { Malformed::NotJson }
     })?;
     if fields.duplicate {
         return Err(Malformed::DuplicateKey);
@@ -277,6 +279,10 @@ mod tests {
             ("null", Malformed::NotAnObject),
             ("7", Malformed::NotAnObject),
             (r#""@""#, Malformed::NotAnObject),
+            ("1e999", Malformed::NotAnObject),
+            (r#""\ud800""#, Malformed::NotAnObject),
+            ("null,", Malformed::NotJson),
+            ("[1", Malformed::NotJson),
             (r#"{"conn_id":"@","frame":1,"frame":1}"#, Malformed::DuplicateKey),
             (r#"{"conn_id":"@","frame":1,"\u0066rame":null}"#, Malformed::DuplicateKey),
             (r#"{"conn_id":null,"conn_id":"@","frame":1}"#, Malformed::DuplicateKey),
