@@ -40,7 +40,7 @@ pub(crate) fn said(mut bytes: &[u8], limit: usize) -> Vec<Said> {
             break;
         }
         if fin && first & 0x0f < 0x8 {
-            said.extend(message.take().map(|message| Said::Message(message, first & 0x0f == 0)));
+            said.extend(message.take().map(|message| Said::Message(message, first % 16 == 0)));
         }
     }
     said

@@ -144,8 +144,8 @@ impl World {
             let end = format!(",\"frame\":{hello}}}");
             let met = self.connections.iter().filter(|other| other.endpoint == Endpoint::Server);
             // Whoever cannot be read to its last byte has not met anybody.
-            let texts = met.flat_map(|other| other.peer.texts().unwrap_or_default());
-            let known = texts.filter(|text| text.ends_with(&end)).next_back();
+            let mut texts = met.flat_map(|other| other.peer.texts().unwrap_or_default());
+            let known = texts.rfind(|text| text.ends_with(&end));
             self.connections[number].conn_id = known.and_then(|text| text.get(12..30).map(str::to_owned));
         }
     }
