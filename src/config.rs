@@ -16,10 +16,11 @@ mod rules;
 mod types;
 
 pub use keys::{Access, ClientAddress, Config, Drain, Key, Limits, Listen, Log, Runtime, Session, Tls, keys};
-pub use load::{LoadError, Source};
+pub use load::{LoadError, Loaded, Source};
 pub(crate) use loopback::is_loopback;
 pub use loopback::{LoopbackAddr, LoopbackError};
 pub use problem::{Problem, Problems};
+pub use rules::Written;
 pub use types::{ClientAddressSource, MetricsListen, Plaintext, PublicListen, TlsMode};
 
 impl Config {
@@ -42,7 +43,7 @@ impl Config {
     /// Everything that is wrong with the text: TOML syntax, unknown tables and keys, values of the wrong type or
     /// out of range, values that this version does not act on, and values that contradict each other.
     pub fn parse(text: &str, file: &str) -> Result<Self, Problems> {
-        read::parse(text, file)
+        read::parse(text, file).map(|(config, _)| config)
     }
 
     /// The dotted names of the keys whose effective values differ, in the order of the reference file.

@@ -146,7 +146,7 @@ fn a_reload_names_what_takes_a_restart_and_what_is_wrong_with_the_file() {
     std::fs::write(relay.config_path(), format!("{config}nonsense = 1\nmore = 2\n")).unwrap();
     relay.signal("HUP");
     let cause = relay.wait_for_event("reload_failed")["cause"].as_str().unwrap().to_owned();
-    assert!(cause.contains("log.nonsense") && cause.contains("1 more"), "{cause}");
+    assert!(cause.contains("limits.nonsense") && cause.contains("1 more"), "{cause}");
     assert!(cause.contains("pyrycode-relay check --config"), "{cause}");
 
     std::fs::write(relay.config_path(), changed).unwrap();
@@ -260,7 +260,9 @@ fn a_stderr_that_nobody_reads_holds_up_nothing() {
     let (unread, writer) = UnixStream::pair().unwrap();
     let metrics = free_metrics_address();
     let public = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let program = Program::new(&format!("[listen]\npublic = \"{public}\"\nmetrics = \"{metrics}\""));
+    let limits = "[limits]\nupgrade_burst = 2000\nconnections_per_address = 2000";
+    let listen = format!("[listen]\npublic = \"{public}\"\nmetrics = \"{metrics}\"\n{limits}");
+    let program = Program::new(&listen);
     let mut child = program.command().stderr(OwnedFd::from(writer)).spawn().unwrap();
     eventually("the listener", || TcpStream::connect(public).map_err(|error| error.to_string()));
     let headers = client::binary_headers("unread");

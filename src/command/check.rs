@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use super::{CommandError, Exit};
 use crate::cli::{CheckArgs, DEFAULT_CONFIG};
-use crate::config::{Config, Source};
+use crate::config::{Config, Loaded, Source};
 
 /// Checks the configuration and reports it on standard output.
 ///
@@ -18,7 +18,7 @@ use crate::config::{Config, Source};
 /// [`Exit::Config`] with every problem of the configuration; [`Exit::Internal`] if standard output cannot be
 /// written. A reader that went away is no error.
 pub fn check(args: &CheckArgs) -> Result<(), CommandError> {
-    let (config, source) = Config::load(args.config.config.as_deref())?;
+    let Loaded { config, source, .. } = Config::load(args.config.config.as_deref())?;
     let ok = match source {
         Source::File(path) => format!("configuration ok: {}", path.display()),
         Source::Defaults => format!("configuration ok: built-in defaults (no {DEFAULT_CONFIG})"),

@@ -21,17 +21,18 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 pub fn run(args: &ConfigArgs) -> Result<(), CommandError> {
     let path = args.config.clone();
     let load = move || Config::load(path.as_deref());
-    let (config, source) = load()?;
-    let log = event::init(config.log.level, config.log.format).map_err(|error| {
+    let loaded = load()?;
+    let log = event::init(loaded.config.log.level, loaded.config.log.format).map_err(|error| {
         let exit = if matches!(error, InitError::Journald(_)) { Exit::Config } else { Exit::Internal };
         CommandError::new(exit, format!("log.format: {error}"))
     })?;
-    let load = Arc::new(move || load().map(|(config, _)| config));
-    let ended = service::run(config, &source, log.clone(), load);
+    let load = Arc::new(move || load().map(|loaded| loaded.config));
+    let ended = service::run(&loaded, log.clone(), load);
     log.flush(LAST_LINES);
     ended.map_err(|error| {
         let exit = match error {
             ServiceError::Bind { .. } => Exit::Unavailable,
+            ServiceError::Descriptors(_) => Exit::Config,
             _ => Exit::Internal,
         };
         CommandError::new(exit, error.to_string())

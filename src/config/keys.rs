@@ -188,18 +188,18 @@ tables! {
     limits: Limits {
         /// Phones of one server-id at the same time.
         built phones_per_server: usize = 16, Count { min: 1, max: 65535 };
-        /// WebSocket connections at the same time.
-        default_only connections: usize = 10_000, MANY;
+        /// WebSocket connections at the same time; phones leave a tenth of them to binaries.
+        built connections: usize = 10_000, Count { min: 2, max: 1_000_000 };
         /// WebSocket connections of one client address at the same time; an IPv6 client counts by its /64.
-        default_only connections_per_address: usize = 64, MANY;
+        built connections_per_address: usize = 64, MANY;
         /// Connections at the same time that have not finished their handshake.
-        default_only handshakes: usize = 512, MANY;
+        built handshakes: usize = 512, MANY;
         /// How long a connection may go without a complete request before it is upgraded.
         built handshake_timeout: Duration = secs(10), DAY;
         /// Upgrades per minute and client address.
-        default_only upgrades_per_minute: usize = 60, MANY;
+        built upgrades_per_minute: usize = 60, MANY;
         /// Upgrades that one client address may ask for at once.
-        default_only upgrade_burst: usize = 20, MANY;
+        built upgrade_burst: usize = 20, MANY;
         /// Bytes that may wait for one phone.
         built phone_queue: usize = 4 * MIB, QUEUE;
         /// Bytes that may wait for one binary.
@@ -210,14 +210,14 @@ tables! {
     /// `[client_address]`: how the address of a client is found behind a proxy.
     client_address: ClientAddress {
         /// What tells the address.
-        default_only source: ClientAddressSource = ClientAddressSource::Peer, CLIENT_ADDRESS_SOURCE;
+        built source: ClientAddressSource = ClientAddressSource::Peer, CLIENT_ADDRESS_SOURCE;
         /// The proxies that are believed.
-        default_only trusted: Vec<IpNet> = Vec::new(), List(checked("a network such as \"127.0.0.1/32\"", network));
+        built trusted: Vec<IpNet> = Vec::new(), List(checked("a network such as \"127.0.0.1/32\"", network));
     }
     /// `[access]`: who may claim a server-id.
     access: Access {
         /// The server-ids that may be claimed; when the list is empty, any.
-        default_only servers: Vec<String> = Vec::new(), List(checked("a server-id of 1 to 128 bytes of visible ASCII", server_id));
+        built servers: Vec<String> = Vec::new(), List(checked("a server-id of 1 to 128 bytes of visible ASCII", server_id));
     }
     /// `[drain]`: how the relay stops.
     drain: Drain {

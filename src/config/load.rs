@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::Config;
 use super::problem::{Lines, Problem, Problems, one_line};
+use super::rules::Written;
+use super::{Config, read as reader};
 use crate::cli::DEFAULT_CONFIG;
 
 /// More than any configuration needs, and little enough to read when a wrong path names something endless.
@@ -19,6 +20,30 @@ pub enum Source {
     File(PathBuf),
     /// No path was given and there is no file at [`DEFAULT_CONFIG`].
     Defaults,
+}
+
+/// A configuration, and what is known about where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// What is configured.
+    pub config: Config,
+    /// Where it was written.
+    pub source: Source,
+    /// Which keys stand there.
+    pub written: Written,
+}
+
+impl Loaded {
+    /// A problem that shows only on this host, in the form of those that show in the file.
+    #[must_use]
+    pub fn problem(&self, key: &str, text: String) -> Problems {
+        let file = match &self.source {
+            Source::File(path) => path.display().to_string(),
+            Source::Defaults => DEFAULT_CONFIG.to_owned(),
+        };
+        let line = self.written.line(key).unwrap_or(1);
+        Problems::new(&file, vec![Problem { line, key: key.to_owned(), text }])
+    }
 }
 
 /// Why there is no configuration. Its text is complete: it names the file and says what to do.
@@ -56,21 +81,23 @@ impl Config {
     ///
     /// A `path` that does not exist, a file that exists and cannot be read, at whichever path, and everything
     /// that [`Config::parse`] refuses.
-    pub fn load(path: Option<&Path>) -> Result<(Self, Source), LoadError> {
+    pub fn load(path: Option<&Path>) -> Result<Loaded, LoadError> {
         load(path, Path::new(DEFAULT_CONFIG))
     }
 }
 
-fn load(path: Option<&Path>, default: &Path) -> Result<(Config, Source), LoadError> {
+fn load(path: Option<&Path>, default: &Path) -> Result<Loaded, LoadError> {
     let file = path.unwrap_or(default);
     match read(file) {
-        Ok(config) => Ok((config, Source::File(file.to_owned()))),
-        Err(LoadError::Missing(_)) if path.is_none() => Ok((Config::default(), Source::Defaults)),
+        Ok((config, written)) => Ok(Loaded { config, source: Source::File(file.to_owned()), written }),
+        Err(LoadError::Missing(_)) if path.is_none() => {
+            Ok(Loaded { config: Config::default(), source: Source::Defaults, written: Written::default() })
+        }
         Err(error) => Err(error),
     }
 }
 
-fn read(path: &Path) -> Result<Config, LoadError> {
+fn read(path: &Path) -> Result<(Config, Written), LoadError> {
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)).map_err(
         |error| match error.kind() {
@@ -87,7 +114,7 @@ fn read(path: &Path) -> Result<Config, LoadError> {
         let text = "not valid TOML: this line is not UTF-8 text".to_owned();
         LoadError::Invalid(Problems::new(&name, vec![Problem { line, key: String::new(), text }]))
     })?;
-    Config::parse(text, &name).map_err(LoadError::Invalid)
+    reader::parse(text, &name).map_err(LoadError::Invalid)
 }
 
 impl fmt::Display for LoadError {
@@ -122,8 +149,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let absent = directory.path().join("relay.toml");
 
-        let (config, source) = load(None, &absent).unwrap();
-        assert_eq!((config, source), (Config::default(), Source::Defaults));
+        let loaded = load(None, &absent).unwrap();
+        assert_eq!((loaded.config, loaded.source), (Config::default(), Source::Defaults));
         assert!(matches!(load(Some(&absent), &absent), Err(LoadError::Missing(_))));
 
         // A directory opens and then cannot be read, for any user.
@@ -131,8 +158,13 @@ mod tests {
         assert!(matches!(error, LoadError::Unreadable(..)), "{error}");
 
         std::fs::write(&absent, "[session]\ngrace = \"7s\"").unwrap();
-        let (config, source) = load(None, &absent).unwrap();
-        assert_eq!(config.session.grace.as_secs(), 7);
-        assert_eq!(source, Source::File(absent));
+        let loaded = load(None, &absent).unwrap();
+        assert_eq!(loaded.config.session.grace.as_secs(), 7);
+        assert_eq!(loaded.written.line("session.grace"), Some(2));
+        let problem = loaded.problem("session.grace", "too long for this host".to_owned());
+        let name = absent.display();
+        let listed = format!("{name}:2: session.grace: too long for this host\n1 problem in {name}");
+        assert_eq!(problem.to_string(), listed);
+        assert_eq!(loaded.source, Source::File(absent));
     }
 }

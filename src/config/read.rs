@@ -28,7 +28,7 @@ struct Reader<'a> {
     broken: BTreeSet<usize>,
 }
 
-pub(super) fn parse(text: &str, file: &str) -> Result<Config, Problems> {
+pub(super) fn parse(text: &str, file: &str) -> Result<(Config, Written), Problems> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader {
         text,
@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, Problems> {
     }
     let Reader { config, written, mut problems, .. } = reader;
     rules::check(&config, &written, &mut problems);
-    if problems.is_empty() { Ok(config) } else { Err(Problems::new(file, problems)) }
+    if problems.is_empty() { Ok((config, written)) } else { Err(Problems::new(file, problems)) }
 }
 
 impl Reader<'_> {

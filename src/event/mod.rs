@@ -9,8 +9,10 @@
 //! closed or not read loses lines and nothing else. The journal is written to by the calling thread.
 //!
 //! Functions that take `suppressed` are for occurrences that a peer can repeat at will: the caller asks a
-//! [`Throttle`] first.
+//! [`Throttle`] first. Beyond that, every other event that strangers can cause has a bound on its
+//! lines per second (see `bound`).
 
+mod bound;
 mod names;
 mod output;
 mod stderr;
@@ -24,9 +26,10 @@ use std::time::Duration;
 
 pub use names::{Format, Level, UnknownName};
 pub use output::{Handle, InitError, Layout, Sink, init, to_sink};
-pub use throttle::Throttle;
+pub use throttle::{SharedThrottle, Throttle};
 
 use crate::relay::close::CloseCause;
+use bound::Bound;
 use value::{Count, Outside, Pair, Plain, Seconds, Value};
 
 /// Marks the events of this module: no output takes any other, so that a library that logs through `tracing`
@@ -49,6 +52,27 @@ macro_rules! emit {
             $( $key = Pair(stringify!($key), &$key) ),*
         )
     }};
+}
+
+/// Asks the bound of the event in whose function it stands, and returns from there if the line may not be written. Yields
+/// how many lines the next one stands for, `carried` included: those that the caller held back.
+macro_rules! bounded {
+    ($level:ident, $carried:expr) => {{
+        static BOUND: Bound = Bound::new();
+        // What is filtered is not written, so nothing is held back.
+        if !tracing::enabled!(target: TARGET, tracing::Level::$level) {
+            return;
+        }
+        match BOUND.admit($carried) {
+            Some(suppressed) => suppressed,
+            None => return,
+        }
+    }};
+}
+
+/// A number of lines that is told only if there were any.
+fn any(suppressed: u64) -> Option<Count> {
+    (suppressed > 0).then_some(Count(suppressed))
 }
 
 /// How a client's address is shown: an IPv4 client that came through an IPv6 socket shows as IPv4.
@@ -114,12 +138,14 @@ pub fn drain_incomplete(connections: usize, duration: Duration) {
 
 /// A binary claimed a free server-id. `binary_version` is the header as it came.
 pub fn server_claimed(server_id: &str, binary_version: &[u8], remote: IpAddr) {
+    let suppressed = bounded!(INFO, 0);
     emit!(
         INFO,
         "server_claimed",
         server_id = Outside::Text(&server_id),
         binary_version = Outside::Bytes(binary_version),
         remote = address(remote),
+        suppressed = any(suppressed),
     );
 }
 
@@ -138,38 +164,51 @@ pub fn server_id_conflict(server_id: &str, remote: IpAddr, suppressed: u64) {
 /// A binary took its server-id from a connection that did not answer; `phones` phones were closed so that they start
 /// over.
 pub fn server_id_takeover(server_id: &str, remote: IpAddr, phones: usize) {
+    let suppressed = bounded!(INFO, 0);
     emit!(
         INFO,
         "server_id_takeover",
         server_id = Outside::Text(&server_id),
         remote = address(remote),
         phones = Count::from(phones),
+        suppressed = any(suppressed),
     );
 }
 
 /// A binary came back within its grace period; `phones` phones were closed so that they start over.
 pub fn server_reclaimed(server_id: &str, remote: IpAddr, phones: usize) {
+    let suppressed = bounded!(INFO, 0);
     emit!(
         INFO,
         "server_reclaimed",
         server_id = Outside::Text(&server_id),
         remote = address(remote),
         phones = Count::from(phones),
+        suppressed = any(suppressed),
     );
 }
 
 /// A binary's connection ended; its grace period begins.
 pub fn server_released(server_id: &str) {
-    emit!(INFO, "server_released", server_id = Outside::Text(&server_id));
+    let suppressed = bounded!(INFO, 0);
+    emit!(INFO, "server_released", server_id = Outside::Text(&server_id), suppressed = any(suppressed));
 }
 
 /// A binary did not come back; its slot is gone and its `phones` phones were closed.
 pub fn server_expired(server_id: &str, phones: usize) {
-    emit!(INFO, "server_expired", server_id = Outside::Text(&server_id), phones = Count::from(phones));
+    let suppressed = bounded!(INFO, 0);
+    emit!(
+        INFO,
+        "server_expired",
+        server_id = Outside::Text(&server_id),
+        phones = Count::from(phones),
+        suppressed = any(suppressed)
+    );
 }
 
 /// A phone was registered. `device_name` is the header as it came, if it came.
 pub fn phone_registered(server_id: &str, conn_id: impl Display, device_name: Option<&[u8]>, remote: IpAddr) {
+    let suppressed = bounded!(INFO, 0);
     emit!(
         INFO,
         "phone_registered",
@@ -177,6 +216,7 @@ pub fn phone_registered(server_id: &str, conn_id: impl Display, device_name: Opt
         conn_id = Outside::Text(&conn_id),
         device_name = device_name.map(Outside::Bytes),
         remote = address(remote),
+        suppressed = any(suppressed),
     );
 }
 
@@ -188,6 +228,7 @@ pub fn phone_unregistered(
     remote: IpAddr,
     cause: CloseCause,
 ) {
+    let suppressed = bounded!(INFO, 0);
     emit!(
         INFO,
         "phone_unregistered",
@@ -196,6 +237,7 @@ pub fn phone_unregistered(
         device_name = device_name.map(Outside::Bytes),
         remote = address(remote),
         cause = Plain(cause.as_str()),
+        suppressed = any(suppressed),
     );
 }
 
@@ -214,6 +256,7 @@ pub fn phone_refused(server_id: &str, remote: IpAddr, cause: CloseCause, suppres
 /// A binary sent an envelope that cannot be read. `cause` is one of the program's own words, never text from
 /// the envelope. Throttled per connection.
 pub fn envelope_rejected(server_id: &str, cause: &'static str, suppressed: u64) {
+    let suppressed = bounded!(WARN, suppressed);
     emit!(
         WARN,
         "envelope_rejected",
@@ -225,6 +268,7 @@ pub fn envelope_rejected(server_id: &str, cause: &'static str, suppressed: u64) 
 
 /// A binary addressed a phone that it does not have. Throttled per connection.
 pub fn unknown_conn_id(server_id: &str, conn_id: Option<&dyn Display>, suppressed: u64) {
+    let suppressed = bounded!(WARN, suppressed);
     emit!(
         WARN,
         "unknown_conn_id",
@@ -237,12 +281,64 @@ pub fn unknown_conn_id(server_id: &str, conn_id: Option<&dyn Display>, suppresse
 /// A binary's or phone's connection ended in another way than by its peer's close frame or a shutdown; without
 /// `conn_id` it was the binary's.
 pub fn connection_lost(server_id: &str, conn_id: Option<&dyn Display>, cause: CloseCause) {
+    let suppressed = bounded!(INFO, 0);
     emit!(
         INFO,
         "connection_lost",
         server_id = Outside::Text(&server_id),
         conn_id = conn_id.map(Outside::Text),
         cause = Plain(cause.as_str()),
+        suppressed = any(suppressed),
+    );
+}
+
+/// A request to upgrade was refused because its client address asked too often. Throttled.
+pub fn rate_limited(remote: IpAddr, suppressed: u64) {
+    emit!(WARN, "rate_limited", remote = address(remote), suppressed = Count(suppressed));
+}
+
+/// A limit on connections was reached: a request was refused, or, for `limits.handshakes`, the oldest connection that had
+/// not come to its upgrade was hung up. `limit` is the setting. Throttled.
+pub fn capacity_reached(limit: &'static str, remote: IpAddr, suppressed: u64) {
+    emit!(
+        WARN,
+        "capacity_reached",
+        limit = Plain(limit),
+        remote = address(remote),
+        suppressed = Count(suppressed),
+    );
+}
+
+/// A trusted proxy did not say whose connection or request it passes on; `remote` is the proxy. Throttled.
+pub fn client_address_unusable(remote: IpAddr, cause: &'static str, suppressed: u64) {
+    emit!(
+        WARN,
+        "client_address_unusable",
+        remote = address(remote),
+        cause = Outside::Text(&cause),
+        suppressed = Count(suppressed),
+    );
+}
+
+/// A binary claimed a server-id that is not on the access list. Throttled.
+pub fn server_id_forbidden(server_id: &str, remote: IpAddr, suppressed: u64) {
+    emit!(
+        WARN,
+        "server_id_forbidden",
+        server_id = Outside::Text(&server_id),
+        remote = address(remote),
+        suppressed = Count(suppressed),
+    );
+}
+
+/// The descriptors that the process may open do not suffice for the built-in limits, so these are in effect instead.
+pub fn limits_reduced(connections: usize, handshakes: usize, descriptors: u64) {
+    emit!(
+        WARN,
+        "limits_reduced",
+        connections = Count::from(connections),
+        handshakes = Count::from(handshakes),
+        descriptors = Count(descriptors),
     );
 }
 

@@ -1,34 +1,37 @@
-//! HTTP with one socket, until it hangs up or becomes a WebSocket.
+//! A connection from its accept until it hangs up or becomes a WebSocket.
 //!
-//! hyper reads the requests and writes the answers. When a request was answered with `101`, hyper's connection is
-//! taken apart: the bare socket, and what was read behind the request, go to a task of their own
-//! ([`crate::relay`]), and everything HTTP needed is freed with this one.
+//! If load balancers speak the PROXY protocol here, its header comes first. Then hyper reads the requests and writes the
+//! answers. When a request was answered with `101`, hyper's connection is taken apart: the bare socket, and what was read
+//! behind the request, go to a task of their own ([`crate::relay`]), and everything HTTP needed is freed with this one.
+//!
+//! All this runs on the ingress thread, so that a flood of handshakes competes for a processor with those who forward frames,
+//! and is not in their queue. The task that the socket goes to runs on their executor.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use futures_lite::future;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{self, HeaderValue};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use serde::Serialize;
+use hyper::{Method, Request, StatusCode};
 use smol::Executor;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol_hyper::rt::FuturesIo;
 
+use super::admission::{Admission, Admitted};
+use super::answers::{self, Answer};
+use super::client_address::ClientKey;
+use super::handshakes::{Handshake, Handshakes};
+use super::proxy_protocol::{self, Named, NoHeader};
+use super::socket::Socket;
 use super::upgrade::{self, About, Refusal, Upgrade};
 use crate::relay::binary::{self, BinaryHello};
 use crate::relay::hub::Hub;
-use crate::relay::live::{Live, LiveGuard};
-use crate::relay::observer::{Census, Endpoint, HandshakeStage, Observer, UpgradeOutcome};
+use crate::relay::observer::{Census, Endpoint, HandshakeStage, UpgradeOutcome};
 use crate::relay::phone::{self, PhoneHello};
 
 /// The largest request head, in bytes, and the most header fields in it.
@@ -39,30 +42,42 @@ const HEAD_FIELDS: usize = 64;
 #[derive(Debug)]
 pub struct Ingress {
     hub: Arc<Hub>,
-    executor: Arc<Executor<'static>>,
-    handshake_timeout: Duration,
+    sessions: Arc<Executor<'static>>,
+    admission: Arc<Admission>,
+    handshakes: Arc<Handshakes>,
     started: Instant,
-    live: Arc<Live>,
     draining: AtomicBool,
-    retry_after: u64,
+    retry_after: Duration,
 }
 
+/// How a connection was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// As connections are.
+    Open,
+    /// With a descriptor of the reserve, because there was no other: it can be told to come later, and no more.
+    Reserve,
+}
+
+/// What is left of a connection when HTTP is done with it: the bare socket, and what was read and not used.
+type Remains<S> = (S, Vec<u8>);
+
 impl Ingress {
-    /// The door to `hub`. Sessions run on `executor`; a connection on which no request comes for
-    /// `handshake_timeout` is hung up; who is refused during a drain is told to wait `retry_after` seconds.
+    /// The door to `hub`. Sessions run on `sessions`; who is refused during a drain is told to wait for `retry_after`.
     #[must_use]
     pub fn new(
         hub: Arc<Hub>,
-        executor: Arc<Executor<'static>>,
-        handshake_timeout: Duration,
-        retry_after: u64,
+        sessions: Arc<Executor<'static>>,
+        admission: Arc<Admission>,
+        handshakes: Arc<Handshakes>,
+        retry_after: Duration,
     ) -> Arc<Self> {
         Arc::new(Self {
             hub,
-            executor,
-            handshake_timeout,
+            sessions,
+            admission,
+            handshakes,
             started: Instant::now(),
-            live: Arc::default(),
             draining: AtomicBool::new(false),
             retry_after,
         })
@@ -73,10 +88,16 @@ impl Ingress {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// The connections that are in HTTP.
+    /// The connections that are not upgraded.
     #[must_use]
-    pub fn live(&self) -> &Arc<Live> {
-        &self.live
+    pub fn handshakes(&self) -> &Arc<Handshakes> {
+        &self.handshakes
+    }
+
+    /// Who may come in.
+    #[must_use]
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
     }
 
     /// When a peer that acknowledges nothing counts as dead.
@@ -85,197 +106,186 @@ impl Ingress {
         self.hub.shared().settings.dead_after()
     }
 
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    /// Speaks HTTP with `socket`, and hands it on if it is upgraded. How it ends otherwise is its client's business:
-    /// it is counted, and a line for each would let a stranger fill the log. `_live` counts it until it has left HTTP.
-    pub async fn serve<S>(self: Arc<Self>, socket: S, remote: SocketAddr, _live: LiveGuard)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let mut handshake = Handshake::begin(self.hub.observer());
-        let admitted = Mutex::new(None);
-        let answered = AtomicUsize::new(0);
-        let parts = {
-            let service = service_fn(|request| {
-                answered.fetch_add(1, Ordering::Relaxed);
-                let response = self.answer(&request, &admitted);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let connection = http1::Builder::new()
-                .half_close(true)
-                .max_buf_size(HEAD_BYTES)
-                .max_headers(HEAD_FIELDS)
-                .serve_connection(FuturesIo::new(socket), service)
-                .without_shutdown();
-            // A connection that goes on asking for /healthz goes on.
-            let deadline = async {
-                let mut before = usize::MAX;
-                while answered.load(Ordering::Relaxed) != before {
-                    before = answered.load(Ordering::Relaxed);
-                    Timer::after(self.handshake_timeout).await;
+    /// Serves a connection, and hands it on if it is upgraded. How it ends otherwise is its client's business: it is
+    /// counted, and a line for each would let a stranger fill the log.
+    pub async fn serve(
+        self: Arc<Self>,
+        mut socket: Socket,
+        peer: IpAddr,
+        mut handshake: Handshake,
+        door: Door,
+    ) {
+        let progress = Progress::new(door);
+        let work = async {
+            match self.arrive(&mut socket, peer).await {
+                Ok(Some(peer)) => {
+                    handshake.is_of(ClientKey::from(peer));
+                    self.speak_http(socket, peer, &handshake, &progress).await.map(Some)
                 }
-                Err(io::ErrorKind::TimedOut.into())
-            };
-            let parts = future::or(async { connection.await.map_err(io::Error::other) }, deadline).await;
-            parts.map(|parts| (parts.io.into_inner(), parts.read_buf))
-        };
-        if let (Err(error), 0) = (&parts, answered.into_inner()) {
-            handshake.failed = Some(match error.kind() {
-                io::ErrorKind::TimedOut => HandshakeStage::Timeout,
-                _ => HandshakeStage::Http,
-            });
-        }
-        drop(handshake);
-        let admitted = admitted.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match (parts, admitted) {
-            (Ok((socket, read)), Some((_, upgrade))) => {
-                self.hand_on(socket, read.to_vec(), upgrade, remote);
+                Ok(None) => Ok(None),
+                Err(stage) => Err(stage),
             }
-            (Err(_), Some((endpoint, _))) => {
-                // The client left, or was too slow, before its answer was on the wire.
-                self.hub.observer().upgrade(endpoint, UpgradeOutcome::RejectBadRequest);
+        };
+        let cut = async {
+            handshake.cut().await;
+            Err(HandshakeStage::Timeout)
+        };
+        let ended = future::or(work, cut).await;
+        if let (Err(stage), 0) = (&ended, progress.answered()) {
+            handshake.fail(*stage);
+        }
+        match (ended, progress.admitted()) {
+            (Ok(Some((socket, read))), Some(admitted)) => self.hand_on(socket, read, admitted),
+            // The client left, or was too slow, before its answer was on the wire.
+            (_, Some(admitted)) => {
+                self.hub.observer().upgrade(admitted.endpoint, UpgradeOutcome::RejectBadRequest);
             }
             (_, None) => {}
         }
     }
 
-    fn hand_on<S>(&self, socket: S, already_read: Vec<u8>, upgrade: Upgrade, remote: SocketAddr)
+    /// Whose connection it is; nothing if it hung up. Nothing is written to a peer that may not speak for others, or does
+    /// not say for whom: it is hung up on.
+    async fn arrive(&self, socket: &mut Socket, peer: IpAddr) -> Result<Option<IpAddr>, HandshakeStage> {
+        let proxies = self.admission.proxies();
+        if !proxies.speak_proxy_protocol() {
+            return Ok(Some(peer));
+        }
+        if !proxies.trust(peer) {
+            return Err(HandshakeStage::Proxy);
+        }
+        match proxy_protocol::read(socket).await {
+            Ok(Named::Client(client)) => Ok(Some(client)),
+            Ok(Named::Nobody) => Ok(Some(peer)),
+            Err(NoHeader::HungUp) => Ok(None),
+            Err(NoHeader::Malformed) => {
+                self.admission.lines().unusable(peer, "no PROXY protocol header", Instant::now());
+                Err(HandshakeStage::Proxy)
+            }
+            Err(NoHeader::Failed(_)) => Err(HandshakeStage::Proxy),
+        }
+    }
+
+    /// Answers requests until the connection ends or is upgraded.
+    async fn speak_http<S>(
+        &self,
+        socket: S,
+        peer: IpAddr,
+        handshake: &Handshake,
+        progress: &Progress,
+    ) -> Result<Remains<S>, HandshakeStage>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let service = service_fn(|request| {
+            // A connection that goes on asking for /healthz goes on.
+            handshake.answered();
+            let answer = self.answer(&request, peer, progress);
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let connection = http1::Builder::new()
+            .half_close(true)
+            .max_buf_size(HEAD_BYTES)
+            .max_headers(HEAD_FIELDS)
+            .serve_connection(FuturesIo::new(socket), service)
+            .without_shutdown();
+        let parts = connection.await.map_err(|_| HandshakeStage::Http)?;
+        Ok((parts.io.into_inner(), parts.read_buf.to_vec()))
+    }
+
+    fn hand_on<S>(&self, socket: S, already_read: Vec<u8>, admitted: Admitted)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let hub = Arc::clone(&self.hub);
+        let Admitted { upgrade: Upgrade { server_id, about, .. }, remote, place, .. } = admitted;
         // It counts as running from this moment, so that a drain cannot overlook it.
-        let live = hub.enter();
-        let Upgrade { server_id, about, .. } = upgrade;
+        let held = (hub.enter(), place);
         match about {
             About::Binary { version } => {
                 let hello = BinaryHello { server_id, version, remote };
-                self.executor.spawn(binary::serve(hub, live, socket, already_read, hello)).detach();
+                self.sessions.spawn(binary::serve(hub, held, socket, already_read, hello)).detach();
             }
             About::Phone { device_name } => {
                 let hello = PhoneHello { server_id, device_name, remote };
-                self.executor.spawn(phone::serve(hub, live, socket, already_read, hello)).detach();
+                self.sessions.spawn(phone::serve(hub, held, socket, already_read, hello)).detach();
             }
         }
     }
 
-    fn answer(
-        &self,
-        request: &Request<Incoming>,
-        admitted: &Mutex<Option<(Endpoint, Upgrade)>>,
-    ) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>, peer: IpAddr, progress: &Progress) -> Answer {
         let path = request.uri().path();
-        let Some(endpoint) = upgrade::endpoint(path) else {
-            let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-            return if path == "/healthz" && reads { self.health() } else { not_found() };
+        let mut answer = match upgrade::endpoint(path) {
+            Some(endpoint) => match self.decide(request, endpoint, peer, progress.door) {
+                Ok(admitted) => {
+                    let answer = answers::switching(&admitted.upgrade);
+                    progress.admit(admitted);
+                    answer
+                }
+                Err(refusal) => {
+                    self.hub.observer().upgrade(endpoint, refusal.outcome);
+                    answers::refuse(refusal)
+                }
+            },
+            None if !request.body().is_end_stream() => answers::no_bodies(),
+            None if path == "/healthz" && matches!(*request.method(), Method::GET | Method::HEAD) => {
+                answers::health(self.hub.count(), self.is_draining(), self.started.elapsed().as_secs())
+            }
+            None => answers::not_found(),
         };
-        match self.decide(request, endpoint) {
-            Ok(upgrade) => {
-                let mut response = Response::new(Full::default());
-                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-                let headers = response.headers_mut();
-                headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(header::SEC_WEBSOCKET_ACCEPT, upgrade.accept.clone());
-                *admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some((endpoint, upgrade));
-                response
-            }
-            Err(refusal) => {
-                self.hub.observer().upgrade(endpoint, refusal.outcome);
-                refuse(refusal)
-            }
+        progress.answered.fetch_add(1, Ordering::Relaxed);
+        if progress.door == Door::Reserve {
+            answers::close_behind(&mut answer);
         }
+        answer
     }
 
     /// The order of PROTOCOL § 1.
-    fn decide(&self, request: &Request<Incoming>, endpoint: Endpoint) -> Result<Upgrade, Refusal> {
+    fn decide(
+        &self,
+        request: &Request<Incoming>,
+        endpoint: Endpoint,
+        peer: IpAddr,
+        door: Door,
+    ) -> Result<Admitted, Refusal> {
         if self.is_draining() {
-            return Err(Refusal {
-                status: StatusCode::SERVICE_UNAVAILABLE,
-                header: Some((header::RETRY_AFTER, HeaderValue::from(self.retry_after))),
-                message: "the relay is shutting down".to_owned(),
-                outcome: UpgradeOutcome::RejectDraining,
-            });
+            return Err(Refusal::for_now(
+                StatusCode::SERVICE_UNAVAILABLE,
+                self.retry_after,
+                "the relay is shutting down".to_owned(),
+                UpgradeOutcome::RejectDraining,
+            ));
         }
-        upgrade::check(request, endpoint)
+        self.admission.decide(request, endpoint, peer, door == Door::Open)
     }
 
-    fn health(&self) -> Response<Full<Bytes>> {
-        let counts = self.hub.count();
-        let draining = self.is_draining();
-        let health = Health {
-            status: if draining { "draining" } else { "ok" },
-            version: env!("CARGO_PKG_VERSION"),
-            connected_binaries: counts.connected_binaries,
-            connected_phones: counts.connected_phones,
-            uptime_seconds: self.started.elapsed().as_secs(),
-        };
-        // A struct of numbers and fixed strings always has a JSON form.
-        let body = serde_json::to_vec(&health).unwrap_or_default();
-        let mut response = Response::new(Full::from(body));
-        if draining {
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            // Whoever asks again and again would keep the process waiting.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 }
 
-/// A connection on its way to the upgrade, counted until this is dropped.
-struct Handshake<'a> {
-    observer: &'a dyn Observer,
-    failed: Option<HandshakeStage>,
+/// How far a connection has come.
+#[derive(Debug)]
+struct Progress {
+    door: Door,
+    answered: AtomicUsize,
+    admitted: Mutex<Option<Admitted>>,
 }
 
-impl<'a> Handshake<'a> {
-    fn begin(observer: &'a Arc<dyn Observer>) -> Self {
-        observer.handshake_began();
-        Self { observer: &**observer, failed: None }
+impl Progress {
+    fn new(door: Door) -> Self {
+        Self { door, answered: AtomicUsize::new(0), admitted: Mutex::new(None) }
     }
-}
 
-impl Drop for Handshake<'_> {
-    fn drop(&mut self) {
-        self.observer.handshake_ended(self.failed);
+    fn admit(&self, admitted: Admitted) {
+        *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(admitted);
     }
-}
 
-/// The health document, its keys in the protocol's order.
-#[derive(Serialize)]
-struct Health {
-    status: &'static str,
-    version: &'static str,
-    connected_binaries: usize,
-    connected_phones: usize,
-    uptime_seconds: u64,
-}
-
-fn not_found() -> Response<Full<Bytes>> {
-    plain(StatusCode::NOT_FOUND, "nothing here; the endpoints are /v2/server, /v2/client and /healthz")
-}
-
-fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
-    let mut response = plain(refusal.status, &refusal.message);
-    if let Some((name, value)) = refusal.header {
-        response.headers_mut().insert(name, value);
+    fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
     }
-    // A client that was refused here has no further use for the connection.
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
 
-fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(format!("{line}\n")));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
+    fn admitted(self) -> Option<Admitted> {
+        self.admitted.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }

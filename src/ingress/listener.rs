@@ -1,8 +1,9 @@
 //! Accepting connections, whatever happens.
 //!
 //! A failed `accept()` never ends the process (PROTOCOL § 8). What concerns one connection (it was aborted before
-//! it was accepted) is passed over at once. Anything else, above all a lack of descriptors, is waited out with
-//! growing pauses, so that the listener neither spins nor stays away for long.
+//! it was accepted) is passed over at once. When descriptors have run out, the connection is taken with one of the
+//! [`Reserve`], so that it can be told to come later. Anything else is waited out with growing pauses, so that the listener
+//! neither spins nor stays away for long.
 //!
 //! When it is stopped, it still takes the connections that the kernel has completed already: closing the listener
 //! would reset them, and their clients would get no answer.
@@ -14,17 +15,22 @@ use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use futures_lite::future;
+use rustix::io::Errno;
 use smol::Executor;
 use smol::channel::Receiver;
 
-use super::http::Ingress;
+use super::client_address::ClientKey;
+use super::http::{Door, Ingress};
+use super::reserve::{Lent, Reserve};
 use super::socket::Socket;
 use crate::event::{self, Throttle};
-use crate::relay::live::Live;
 
 /// The first pause after a failed accept; each further one is twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a connection that is only refused may keep a descriptor of the reserve.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Opens the public listener.
 ///
@@ -37,7 +43,7 @@ pub fn bind(address: SocketAddr) -> io::Result<Async<TcpListener>> {
 /// Connections that are still taken after the stop: more than the kernel keeps for a listener.
 const LAST_ACCEPTS: usize = 8192;
 
-/// Accepts connections and serves each in a task of its own, until `stop` is closed.
+/// Accepts connections and serves each in a task of its own on `executor`, until `stop` is closed.
 pub async fn accept(
     listener: Async<TcpListener>,
     ingress: Arc<Ingress>,
@@ -47,12 +53,13 @@ pub async fn accept(
     let stopped = async {
         let _ = stop.recv().await;
     };
-    future::or(stopped, accept_for_ever(&listener, &ingress, &executor)).await;
+    let accepting = Accepting { listener, ingress, executor, reserve: Reserve::new() };
+    future::or(stopped, accepting.for_ever()).await;
     for _ in 0..LAST_ACCEPTS {
-        match listener.get_ref().accept() {
+        match accepting.listener.get_ref().accept() {
             Ok((socket, remote)) => {
                 if let Ok(socket) = Async::new(socket) {
-                    start(socket, remote, &ingress, &executor);
+                    accepting.start(socket, remote).await;
                 }
             }
             Err(error) if concerns_one_connection(&error) => {}
@@ -61,42 +68,74 @@ pub async fn accept(
     }
 }
 
-async fn accept_for_ever(
-    listener: &Async<TcpListener>,
-    ingress: &Arc<Ingress>,
-    executor: &Arc<Executor<'static>>,
-) {
-    let address = listener.get_ref().local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
-    let mut pause = FIRST_PAUSE;
-    let mut failures = Throttle::default();
-    loop {
-        match listener.accept().await {
-            Ok((socket, remote)) => {
-                pause = FIRST_PAUSE;
-                start(socket, remote, ingress, executor);
-            }
-            Err(error) if concerns_one_connection(&error) => {}
-            Err(error) => {
-                if let Some(suppressed) = failures.admit(Instant::now()) {
-                    event::accept_failed(address, &error, suppressed);
+struct Accepting {
+    listener: Async<TcpListener>,
+    ingress: Arc<Ingress>,
+    executor: Arc<Executor<'static>>,
+    reserve: Arc<Reserve>,
+}
+
+impl Accepting {
+    async fn for_ever(&self) {
+        let address = self.listener.get_ref().local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
+        let mut pause = FIRST_PAUSE;
+        let mut failures = Throttle::default();
+        loop {
+            match self.listener.accept().await {
+                Ok((socket, remote)) => {
+                    pause = FIRST_PAUSE;
+                    self.reserve.fill_up();
+                    self.start(socket, remote).await;
+                    // While the kernel has more of them, accepting would never end.
+                    future::yield_now().await;
                 }
-                Timer::after(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    if let Some(suppressed) = failures.admit(Instant::now()) {
+                        event::accept_failed(address, &error, suppressed);
+                    }
+                    if is_out_of_descriptors(&error) && self.refuse_one().await {
+                        pause = FIRST_PAUSE;
+                        future::yield_now().await;
+                        continue;
+                    }
+                    Timer::after(pause).await;
+                    self.reserve.fill_up();
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
     }
+
+    async fn start(&self, socket: Async<TcpStream>, remote: SocketAddr) {
+        let peer = remote.ip();
+        let lines = self.ingress.admission().lines();
+        let full = || lines.capacity("limits.handshakes", peer, Instant::now());
+        let handshake = self.ingress.handshakes().begin(ClientKey::from(peer), full).await;
+        let socket = Socket::new(socket, self.ingress.dead_after());
+        self.executor.spawn(Arc::clone(&self.ingress).serve(socket, peer, handshake, Door::Open)).detach();
+    }
+
+    /// Takes a connection with a descriptor of the reserve, to refuse it. Whether there was one.
+    async fn refuse_one(&self) -> bool {
+        let Some(lent) = self.reserve.lend() else { return false };
+        let Ok((socket, remote)) = self.listener.get_ref().accept() else { return false };
+        let Ok(socket) = Async::new(socket) else { return false };
+        let peer = remote.ip();
+        let handshake = self.ingress.handshakes().begin(ClientKey::from(peer), || ()).await;
+        let socket = Socket::new(socket, self.ingress.dead_after());
+        let refusing = Arc::clone(&self.ingress).serve(socket, peer, handshake, Door::Reserve);
+        self.executor.spawn(refuse(refusing, lent)).detach();
+        true
+    }
 }
 
-fn start(
-    socket: Async<TcpStream>,
-    remote: SocketAddr,
-    ingress: &Arc<Ingress>,
-    executor: &Arc<Executor<'static>>,
-) {
-    let socket = Socket::new(socket, ingress.dead_after());
-    // It counts from this moment, so that a drain cannot overlook it.
-    let live = Live::enter(ingress.live());
-    executor.spawn(Arc::clone(ingress).serve(socket, remote, live)).detach();
+async fn refuse(refusing: impl Future<Output = ()>, lent: Lent) {
+    future::or(refusing, async {
+        Timer::after(REFUSAL_TIMEOUT).await;
+    })
+    .await;
+    drop(lent);
 }
 
 fn concerns_one_connection(error: &io::Error) -> bool {
@@ -104,4 +143,8 @@ fn concerns_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -36,6 +36,16 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Waits for bytes and copies them without taking them. 0 when the peer has ended its side.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.peek(buf).await
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_read(cx, buf)

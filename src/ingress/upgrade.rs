@@ -3,6 +3,8 @@
 //! [`check`] looks at the request alone, in the order that the protocol lays down: first whether it is a WebSocket
 //! upgrade at all, then the relay's own headers, then that nothing follows them. What is said about a header names it and never quotes it.
 
+use std::time::Duration;
+
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use data_encoding::BASE64;
 use hyper::body::Body;
@@ -71,6 +73,14 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// One that holds for now: after `wait` the answer may be another. It is told in whole seconds, rounded up.
+    #[must_use]
+    pub fn for_now(status: StatusCode, wait: Duration, message: String, outcome: UpgradeOutcome) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let header = (header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        Self { status, header: Some(header), message, outcome }
+    }
+
     fn bad(status: StatusCode, message: &str) -> Self {
         Self { status, header: None, message: message.to_owned(), outcome: UpgradeOutcome::RejectBadRequest }
     }

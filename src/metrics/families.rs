@@ -14,7 +14,7 @@ use super::gauges::CensusGauges;
 use super::maker::Maker;
 use crate::relay::close::CloseCause;
 use crate::relay::observer::{
-    Census, Direction, DropReason, Endpoint, HandshakeStage, Observer, UpgradeOutcome,
+    AddressTable, Census, Direction, DropReason, Endpoint, HandshakeStage, Observer, UpgradeOutcome,
 };
 
 /// Seconds. A relayed frame takes tens of microseconds when nothing is in its way; a receiver is given 10 s to
@@ -64,6 +64,7 @@ const REASONS: usize = DropReason::ALL.len();
 const OUTCOMES: usize = UpgradeOutcome::ALL.len();
 const CAUSES: usize = CloseCause::ALL.len();
 const STAGES: usize = HandshakeStage::ALL.len();
+const TABLES: usize = AddressTable::ALL.len();
 
 /// Every family of PROTOCOL § 6 that has a source; implements [`Observer`].
 #[derive(Debug)]
@@ -82,8 +83,12 @@ pub struct Families {
     push_off: IntCounter,
     closed: [[IntCounter; CAUSES]; ENDPOINTS],
     queued_bytes: [IntGauge; ENDPOINTS],
+    places: [IntGauge; ENDPOINTS],
+    connections_limit: IntGauge,
     handshakes: IntGauge,
+    handshakes_limit: IntGauge,
     handshake_failures: [IntCounter; STAGES],
+    tracked: [IntGauge; TABLES],
 }
 
 impl Families {
@@ -190,6 +195,30 @@ impl Families {
                 "endpoint",
                 endpoints,
             )?,
+            places: make.gauges(
+                "admitted_connections",
+                "Connections that hold one of the places of connections_limit, by endpoint: WebSocket connections, from the \
+                 decision to upgrade until the socket is closed.",
+                "endpoint",
+                endpoints,
+            )?,
+            connections_limit: make.gauge(
+                "connections_limit",
+                "The limit on connections that is in effect: limits.connections, or less if it is a default and descriptors \
+                 are short. Phones may use nine tenths of it.",
+            )?,
+            handshakes_limit: make.gauge(
+                "handshakes_limit",
+                "The most connections that may be in handshakes_in_progress: limits.handshakes, or less if it is a default \
+                 and descriptors are short.",
+            )?,
+            tracked: make.gauges(
+                "tracked_addresses",
+                "Client addresses (IPv6: their /64) that the relay keeps in mind, by table: those that asked for an upgrade \
+                 a short while ago (upgrades, 65536 at most) and those that hold a connection (connections).",
+                "table",
+                AddressTable::ALL.map(AddressTable::as_str),
+            )?,
             handshakes: make.gauge(
                 "handshakes_in_progress",
                 "Connections that were accepted and are not upgraded: those that ask for /healthz, too.",
@@ -197,12 +226,19 @@ impl Families {
             handshake_failures: make.counters(
                 "handshake_failures_total",
                 "Connections that ended before the upgrade without an answer to any request, by stage: what came \
-                 was no request (http), or nothing complete came in time (timeout).",
+                 was no PROXY protocol header (proxy) or no request (http), or nothing complete came before the time ran \
+                 out or the place was needed (timeout).",
                 "stage",
                 HandshakeStage::ALL.map(HandshakeStage::as_str),
             )?,
             registry: make.into_registry(),
         })
+    }
+
+    /// Sets the limits that are in effect.
+    pub fn limits(&self, connections: usize, handshakes: usize) {
+        self.connections_limit.set(signed(connections));
+        self.handshakes_limit.set(signed(handshakes));
     }
 
     /// Every family as it is now, in the text format 0.0.4.
@@ -264,6 +300,22 @@ impl Observer for Families {
         }
     }
 
+    fn place_taken(&self, endpoint: Endpoint) {
+        self.places[endpoint as usize].inc();
+    }
+
+    fn place_given_back(&self, endpoint: Endpoint) {
+        self.places[endpoint as usize].dec();
+    }
+
+    fn address_tracked(&self, table: AddressTable) {
+        self.tracked[table as usize].inc();
+    }
+
+    fn addresses_forgotten(&self, table: AddressTable, addresses: usize) {
+        self.tracked[table as usize].sub(signed(addresses));
+    }
+
     fn upgrade(&self, endpoint: Endpoint, outcome: UpgradeOutcome) {
         self.upgrades[endpoint as usize][outcome as usize].inc();
         if let Some(kind) = RegisterFailure::of(outcome) {
@@ -303,6 +355,7 @@ mod tests {
         assert!(DropReason::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
         assert!(UpgradeOutcome::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
         assert!(HandshakeStage::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
+        assert!(AddressTable::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
         assert!(CloseCause::ALL.iter().enumerate().all(|(at, value)| *value as usize == at));
     }
 

@@ -5,7 +5,7 @@
 //! wrong with an envelope costs the binary a frame and never its connection.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -19,7 +19,6 @@ use super::end::End;
 use super::envelope::{self, FromBinary, Malformed};
 use super::hub::{ClaimRefused, Claimed, Hub};
 use super::link::{BinaryLink, PhoneLink};
-use super::live::LiveGuard;
 use super::observer::{Direction, DropReason, Endpoint, UpgradeOutcome};
 use super::outbox::{Frame, Item, Refused};
 use super::registry::ServerId;
@@ -38,12 +37,12 @@ pub struct BinaryHello {
     /// Its version.
     pub version: Box<[u8]>,
     /// Where it comes from.
-    pub remote: SocketAddr,
+    pub remote: IpAddr,
 }
 
-/// Claims a server-id for a binary, forwards until its connection ends, and begins the grace period. `_live` counts it as
-/// running until its farewell is over.
-pub async fn serve<S>(hub: Arc<Hub>, _live: LiveGuard, socket: S, already_read: Vec<u8>, hello: BinaryHello)
+/// Claims a server-id for a binary, forwards until its connection ends, and begins the grace period. `_held` is what goes
+/// with the connection, such as the guard that counts it as running; it is let go when the farewell is over.
+pub async fn serve<S, G>(hub: Arc<Hub>, _held: G, socket: S, already_read: Vec<u8>, hello: BinaryHello)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -61,7 +60,7 @@ where
         Err(refused) => {
             let (end, outcome) = match refused {
                 ClaimRefused::Conflict(_) => {
-                    hub.refusals.conflict(&hello.server_id, hello.remote.ip(), shared.now());
+                    hub.refusals.conflict(&hello.server_id, hello.remote, shared.now());
                     (End::refusal(Close::AlreadyClaimed), UpgradeOutcome::Reject409)
                 }
                 ClaimRefused::Left(end) => (end, UpgradeOutcome::Reject409),
@@ -73,7 +72,7 @@ where
         }
     };
     shared.observer.upgrade(Endpoint::Server, UpgradeOutcome::Accept);
-    let remote = hello.remote.ip();
+    let remote = hello.remote;
     match claimed {
         Claimed::Fresh => event::server_claimed(&hello.server_id, &hello.version, remote),
         Claimed::Reclaimed { phones } => event::server_reclaimed(&hello.server_id, remote, phones),

@@ -184,6 +184,29 @@ impl HandshakeStage {
     }
 }
 
+/// A table of client addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressTable {
+    /// Those that asked for an upgrade a short while ago.
+    Upgrades,
+    /// Those that have a connection.
+    Connections,
+}
+
+impl AddressTable {
+    /// Every table, for pre-registering one series each.
+    pub const ALL: [Self; 2] = [Self::Upgrades, Self::Connections];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Upgrades => "upgrades",
+            Self::Connections => "connections",
+        }
+    }
+}
+
 /// The facts that the core reports. Every method does nothing unless implemented.
 pub trait Observer: Send + Sync + 'static {
     /// A message was read to its last byte: a frame on its way, until it is forwarded or dropped.
@@ -225,6 +248,26 @@ pub trait Observer: Send + Sync + 'static {
     /// A connection was upgraded, or ended before that; `failed` says where, if it never got an answer.
     fn handshake_ended(&self, failed: Option<HandshakeStage>) {
         let _ = failed;
+    }
+
+    /// A connection was given a place among those that the relay may have.
+    fn place_taken(&self, endpoint: Endpoint) {
+        let _ = endpoint;
+    }
+
+    /// A place is free again.
+    fn place_given_back(&self, endpoint: Endpoint) {
+        let _ = endpoint;
+    }
+
+    /// A client address came into a table.
+    fn address_tracked(&self, table: AddressTable) {
+        let _ = table;
+    }
+
+    /// `addresses` client addresses went out of a table.
+    fn addresses_forgotten(&self, table: AddressTable, addresses: usize) {
+        let _ = (table, addresses);
     }
 
     /// An upgrade request reached its final outcome.

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -22,7 +22,6 @@ use super::close::Close;
 use super::end::End;
 use super::envelope;
 use super::hub::{Hub, PhoneRefused, PhoneRegistration};
-use super::live::LiveGuard;
 use super::observer::{Direction, DropReason, Endpoint, UpgradeOutcome};
 use super::outbox::{Frame, Item, Turn};
 use super::registry::ServerId;
@@ -38,11 +37,12 @@ pub struct PhoneHello {
     /// What it calls itself, if it does.
     pub device_name: Option<Box<[u8]>>,
     /// Where it comes from.
-    pub remote: SocketAddr,
+    pub remote: IpAddr,
 }
 
-/// Registers a phone, forwards until its connection ends, and cleans up. `_live` counts it as running until then.
-pub async fn serve<S>(hub: Arc<Hub>, _live: LiveGuard, socket: S, already_read: Vec<u8>, hello: PhoneHello)
+/// Registers a phone, forwards until its connection ends, and cleans up. `_held` is what goes with the connection, such as
+/// the guard that counts it as running; it is let go then.
+pub async fn serve<S, G>(hub: Arc<Hub>, _held: G, socket: S, already_read: Vec<u8>, hello: PhoneHello)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -60,14 +60,14 @@ where
             };
             shared.observer.upgrade(Endpoint::Client, outcome);
             shared.observer.connection_closed(Endpoint::Client, close.cause());
-            hub.refusals.phone(&hello.server_id, hello.remote.ip(), close.cause(), shared.now());
+            hub.refusals.phone(&hello.server_id, hello.remote, close.cause(), shared.now());
             // In a box: every session that is not refused would otherwise carry the room for it.
             return Box::pin(refuse(socket, End::refusal(close), shared)).await;
         }
     };
     shared.observer.upgrade(Endpoint::Client, UpgradeOutcome::Accept);
     let link = Arc::clone(registration.link());
-    event::phone_registered(&hello.server_id, link.conn_id, hello.device_name.as_deref(), hello.remote.ip());
+    event::phone_registered(&hello.server_id, link.conn_id, hello.device_name.as_deref(), hello.remote);
 
     let outbox = Arc::clone(&link.outbox);
     let max_message = shared.settings.max_frame;
@@ -87,7 +87,7 @@ where
         &hello.server_id,
         link.conn_id,
         hello.device_name.as_deref(),
-        hello.remote.ip(),
+        hello.remote,
         cause,
     );
     let code = notice_code(end).filter(|_| !link.close_was_requested());

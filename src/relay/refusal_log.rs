@@ -2,42 +2,34 @@
 //! refused may come back as often as it likes.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::close::CloseCause;
-use crate::event::{self, Throttle};
+use crate::event::{self, SharedThrottle};
 
-/// At most one line of each kind in this time.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// What was logged of refusals, and how long ago.
+/// What was logged of refusals, and how long ago: at most one line of each kind in a second.
 #[derive(Debug)]
 pub(super) struct RefusalLog {
-    conflicts: Mutex<Throttle>,
-    phones: Mutex<Throttle>,
+    conflicts: SharedThrottle,
+    phones: SharedThrottle,
 }
 
 impl RefusalLog {
     pub(super) fn new() -> Self {
-        Self { conflicts: Mutex::new(Throttle::new(INTERVAL)), phones: Mutex::new(Throttle::new(INTERVAL)) }
+        Self { conflicts: SharedThrottle::each_second(), phones: SharedThrottle::each_second() }
     }
 
     /// A binary found its server-id held.
     pub(super) fn conflict(&self, server_id: &str, remote: IpAddr, now: Instant) {
-        if let Some(suppressed) = admit(&self.conflicts, now) {
+        if let Some(suppressed) = self.conflicts.admit(now) {
             event::server_id_conflict(server_id, remote, suppressed);
         }
     }
 
     /// A phone was not registered.
     pub(super) fn phone(&self, server_id: &str, remote: IpAddr, cause: CloseCause, now: Instant) {
-        if let Some(suppressed) = admit(&self.phones, now) {
+        if let Some(suppressed) = self.phones.admit(now) {
             event::phone_refused(server_id, remote, cause, suppressed);
         }
     }
-}
-
-fn admit(throttle: &Mutex<Throttle>, now: Instant) -> Option<u64> {
-    throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
 }

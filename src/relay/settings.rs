@@ -49,7 +49,13 @@ impl Settings {
     /// alive and says nothing, or takes nothing, is given.
     #[must_use]
     pub fn dead_after(&self) -> Duration {
-        (self.ping_interval + self.pong_timeout).max(self.write_timeout)
+        self.silence().max(self.write_timeout)
+    }
+
+    /// How long a connection can go on without its peer.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.ping_interval + self.pong_timeout
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! [`run`] takes the steps in order, so that *ready* is never a guess: the signal handlers, the public listener, the
 //! metrics thread (which must answer a scrape), then `READY=1`. From then on the calling thread, and as many more as
-//! `runtime.workers` asks for, run the executor on which everything that touches a connection lives. A signal ends
+//! `runtime.workers` asks for, run the executor on which everything lives that touches a WebSocket connection. The
+//! thread `ingress` has an executor of its own for connections that have not become one. A signal ends
 //! that: SIGTERM and SIGINT drain, SIGHUP reads the log level again.
 //!
-//! Threads: the callers of the executor (the main thread, and `worker-N`), and `metrics`.
+//! Threads: the callers of the executor (the main thread, and `worker-N`), `ingress`, and `metrics`.
 
+mod descriptors;
+mod doorway;
 mod drain;
 mod reload;
 pub mod signals;
@@ -22,7 +25,7 @@ use std::time::Instant;
 use futures_lite::future;
 use smol::Executor;
 
-use crate::config::{Config, Drain, Source};
+use crate::config::{Drain, Loaded, Problems};
 use crate::event;
 pub use reload::Load;
 use reload::Reloads;
@@ -43,6 +46,8 @@ pub enum ServiceError {
         /// What the operating system says.
         error: io::Error,
     },
+    /// What is configured takes more descriptors than the process may open.
+    Descriptors(Problems),
     /// The metrics thread was started and does not answer.
     MetricsSilent {
         /// The address that was asked.
@@ -81,6 +86,7 @@ impl std::fmt::Display for ServiceError {
                     _ => Ok(()),
                 }
             }
+            Self::Descriptors(problems) => problems.fmt(f),
             Self::MetricsSilent { address } => {
                 write!(f, "listen.metrics: nothing answers on {address}, though it was bound")
             }
@@ -96,29 +102,40 @@ impl std::error::Error for ServiceError {}
 ///
 /// # Errors
 /// Says what could not be started, or which part of the operating system failed.
-pub fn run(config: Config, source: &Source, log: event::Handle, load: Load) -> Result<(), ServiceError> {
-    start::announce(source);
+pub fn run(loaded: &Loaded, log: event::Handle, load: Load) -> Result<(), ServiceError> {
+    start::announce(&loaded.source);
+    let capacity = descriptors::fit(loaded, descriptors::raise_limit()).map_err(ServiceError::Descriptors)?;
+    start::announce_reduced(capacity);
+    let config = loaded.config.clone();
     let executor = Arc::new(Executor::new());
     async_io::block_on(executor.run(async {
         let mut signals =
             Signals::new().map_err(|error| ServiceError::System { what: "handle signals", error })?;
-        let running = Running::start(&config, &executor)?;
+        let mut running = Running::start(&config, capacity, &executor)?;
         start::workers(config.runtime.workers, &executor)?;
         executor.spawn(Arc::clone(&running.hub).keep_grace()).detach();
-        let manager = Manager::start(&executor, &running.hub);
+        let manager = Manager::start(&executor, &running.hub, running.doorway.executor());
         manager.tell(systemd::ready);
         event::ready();
         let drain = config.drain.clone();
         let mut reloads = Reloads::new(config, log, load);
-        while next(&mut signals).await? == Signal::Hangup {
+        while next(&mut signals, &mut running).await? == Signal::Hangup {
             reloads.begin(&executor);
         }
         shut_down(running, &drain, &manager, &executor, &mut signals).await
     }))
 }
 
-async fn next(signals: &mut Signals) -> Result<Signal, ServiceError> {
-    signals.next().await.map_err(|error| ServiceError::System { what: "receive signals", error })
+async fn next(signals: &mut Signals, running: &mut Running) -> Result<Signal, ServiceError> {
+    let signal = async {
+        signals.next().await.map_err(|error| ServiceError::System { what: "receive signals", error })
+    };
+    let deaf = async {
+        running.accepting.ended().await;
+        let error = io::ErrorKind::UnexpectedEof.into();
+        Err(ServiceError::System { what: "accept connections", error })
+    };
+    future::or(signal, deaf).await
 }
 
 /// Closes every connection, then ends; a second signal, or the end of `drain.timeout`, cuts what is left.

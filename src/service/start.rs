@@ -10,9 +10,13 @@ use smol::channel::{Sender, bounded};
 use smol::{Executor, Task};
 
 use super::ServiceError;
+use super::descriptors::Capacity;
+use super::doorway::Doorway;
 use crate::cli::DEFAULT_CONFIG;
 use crate::config::{Config, MetricsListen, PublicListen, Source};
 use crate::event;
+use crate::ingress::admission::Admission;
+use crate::ingress::handshakes::Handshakes;
 use crate::ingress::http::Ingress;
 use crate::ingress::listener;
 use crate::metrics::families::Families;
@@ -28,6 +32,7 @@ const FIRST_SCRAPE: Duration = Duration::from_secs(5);
 pub(super) struct Running {
     pub(super) hub: Arc<Hub>,
     pub(super) ingress: Arc<Ingress>,
+    pub(super) doorway: Doorway,
     pub(super) accepting: Accepting,
     /// Serves scrapes until it is dropped.
     pub(super) metrics: Option<MetricsThread>,
@@ -37,11 +42,16 @@ pub(super) struct Running {
 
 impl Running {
     /// Binds both addresses, then starts the metrics thread and has it answer, then accepts.
-    pub(super) fn start(config: &Config, executor: &Arc<Executor<'static>>) -> Result<Self, ServiceError> {
+    pub(super) fn start(
+        config: &Config,
+        capacity: Capacity,
+        executor: &Arc<Executor<'static>>,
+    ) -> Result<Self, ServiceError> {
         let public = bind_public(config)?;
         let metrics = bind_metrics(config)?;
         let census = Arc::new(HubCensus::default());
         let families = Arc::new(Families::new(census.clone()).map_err(ServiceError::Metrics)?);
+        families.limits(capacity.connections, capacity.handshakes);
         let hub = Hub::new(settings(config), families.clone());
         census.watch(&hub);
         let metrics = match metrics {
@@ -49,14 +59,22 @@ impl Running {
             None => None,
         };
         let retry_after = config.drain.spread.as_secs().max(1);
+        let observer = Arc::clone(hub.observer());
+        let dead_after = hub.shared().settings.silence();
+        let admission = Admission::new(config, capacity.connections, dead_after, Arc::clone(&observer));
+        let handshakes = Handshakes::new(capacity.handshakes, config.limits.handshake_timeout, observer);
         let ingress = Ingress::new(
             Arc::clone(&hub),
             Arc::clone(executor),
-            config.limits.handshake_timeout,
-            retry_after,
+            Arc::clone(&admission),
+            Arc::clone(&handshakes),
+            Duration::from_secs(retry_after),
         );
-        let accepting = Accepting::start(public, Arc::clone(&ingress), executor);
-        Ok(Self { hub, ingress, accepting, metrics, retry_after })
+        let doorway = Doorway::open()?;
+        doorway.executor().spawn(admission.keep()).detach();
+        doorway.executor().spawn(handshakes.keep()).detach();
+        let accepting = Accepting::start(public, Arc::clone(&ingress), doorway.executor());
+        Ok(Self { hub, ingress, doorway, accepting, metrics, retry_after })
     }
 }
 
@@ -71,6 +89,12 @@ impl Accepting {
         let (stop, stopped) = bounded(1);
         let task = executor.spawn(listener::accept(listener, ingress, Arc::clone(executor), stopped));
         Self { task, stop }
+    }
+
+    /// Waits for the end of accepting, which comes with [`Self::stop`] or not at all. If the task panicked, so does this:
+    /// a relay that lets nobody in is better started anew.
+    pub(super) async fn ended(&mut self) {
+        (&mut self.task).await;
     }
 
     /// Takes the connections that the kernel has completed, and closes the listener.
@@ -103,6 +127,13 @@ pub(super) fn announce(source: &Source) {
         Source::Defaults => format!("built-in defaults (no {DEFAULT_CONFIG})"),
     };
     event::starting(env!("CARGO_PKG_VERSION"), &config);
+}
+
+/// A line about built-in limits that had to shrink, if they had to.
+pub(super) fn announce_reduced(capacity: Capacity) {
+    if let Some(descriptors) = capacity.reduced_by {
+        event::limits_reduced(capacity.connections, capacity.handshakes, descriptors);
+    }
 }
 
 /// Starts the threads that run the executor beside the calling one. 0 is the default, which is one thread in all:

@@ -1,7 +1,7 @@
 //! What systemd is told while the relay runs: ready, the status line, the watchdog, stopping, and that stopping goes on.
 //!
-//! Status and watchdog are tasks of the executor that forwards frames. If that executor is wedged, the watchdog is not
-//! fed, and systemd restarts the service.
+//! Status and watchdog are tasks of the executor that forwards frames, and each time, the executor of the ingress thread is
+//! asked for a sign of life first. If one of the two is wedged, the watchdog is not fed, and systemd restarts the service.
 //!
 //! The messages themselves are sent from helper threads, in the order in which they were given: a service manager
 //! that does not read its socket blocks whoever writes to it, and that must not be who forwards frames, nor keep the
@@ -42,7 +42,11 @@ pub(super) struct Manager {
 
 impl Manager {
     /// Starts the tasks, as far as systemd listens.
-    pub(super) fn start(executor: &Arc<Executor<'static>>, hub: &Arc<Hub>) -> Self {
+    pub(super) fn start(
+        executor: &Arc<Executor<'static>>,
+        hub: &Arc<Hub>,
+        ingress: &Arc<Executor<'static>>,
+    ) -> Self {
         let (messages, queue) = unbounded();
         let (done, sent) = unbounded();
         executor.spawn(send(queue, done)).detach();
@@ -51,7 +55,7 @@ impl Manager {
             executor.spawn(keep_status(Arc::clone(hub), manager.messages.downgrade())).detach();
             if let Some(interval) = systemd::watchdog_interval() {
                 let messages = manager.messages.downgrade();
-                executor.spawn(repeat(interval, messages, systemd::watchdog)).detach();
+                executor.spawn(feed_watchdog(interval, messages, Arc::clone(ingress))).detach();
             }
         }
         manager
@@ -118,12 +122,28 @@ fn status_line(counts: Counts) -> String {
 /// Messages that may wait while the manager does not read; more of the same would tell it nothing.
 const BACKLOG: usize = 8;
 
+/// Tells systemd at every `interval` that both executors run.
+async fn feed_watchdog(interval: Duration, messages: WeakSender<Message>, ingress: Arc<Executor<'static>>) {
+    loop {
+        ingress.spawn(async {}).await;
+        let Some(messages) = messages.upgrade() else { return };
+        post(&messages, systemd::watchdog);
+        drop(messages);
+        Timer::after(interval).await;
+    }
+}
+
+/// Sends a message, unless so many of them wait that one more would tell nothing.
+fn post(messages: &Sender<Message>, message: fn() -> io::Result<()>) {
+    if messages.len() < BACKLOG {
+        let _ = messages.try_send(Box::new(message));
+    }
+}
+
 /// Sends a message now and at every `interval`.
 async fn repeat(interval: Duration, messages: WeakSender<Message>, message: fn() -> io::Result<()>) {
     while let Some(messages) = messages.upgrade() {
-        if messages.len() < BACKLOG {
-            let _ = messages.try_send(Box::new(message));
-        }
+        post(&messages, message);
         drop(messages);
         Timer::after(interval).await;
     }

@@ -100,10 +100,10 @@ fn a_summary_is_one_line_whatever_the_file_and_its_name_hold() {
 
 #[test]
 fn a_summary_of_a_long_list_still_ends_with_what_to_do() {
-    let (_directory, path) = file("relay.toml", format!("access.servers = [{}]", "\"a b\", ".repeat(5000)));
+    let (_directory, path) = file("relay.toml", format!("tls.domains = [{}]", "\"a b\", ".repeat(5000)));
     let error = refusal(&path);
     let report = error.to_string();
-    assert_eq!(report.matches(" is not a server-id").count(), 5000);
+    assert_eq!(report.matches(" is not a host name").count(), 5000);
     let summary = error.summary();
     assert!(summary.starts_with(&report[..300]), "{summary}");
     assert!(summary.contains("…; see: pyrycode-relay check --config "), "{summary}");

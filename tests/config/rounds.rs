@@ -11,24 +11,32 @@ fn said(file: &str) -> Vec<(String, String)> {
 
 #[test]
 fn every_bad_element_of_a_list_is_named() {
-    let (line, key, text) = only_problem("[access]\nservers = [\"a b\", \"good\", \"c d\", 3]\n");
-    assert_eq!((line, key.as_str()), (2, "access.servers"));
-    assert_eq!(
-        text,
-        "only [] is built in this version; any other value is refused rather than ignored (element 1: \"a b\" is \
-         not a server-id; element 3: \"c d\" is not a server-id; element 4: expected a string, found an integer)"
-    );
-    let (_, _, text) = only_problem("client_address.trusted = [\"10.0.0.0/33\", \"::1/128\", \"here\"]");
-    assert!(text.contains("(element 1: \"10.0.0.0/33\" is not a network; element 3: \"here\" is"), "{text}");
+    let found = said("[access]\nservers = [\"a b\", \"good\", \"c d\", 3]\n");
+    let allowed = "allowed: 1 to 128 bytes of visible ASCII, without spaces";
+    let expected = [
+        format!("element 1: \"a b\" is not a server-id; {allowed}"),
+        format!("element 3: \"c d\" is not a server-id; {allowed}"),
+        "element 4: expected a string, found an integer; allowed: a server-id of 1 to 128 bytes of visible ASCII"
+            .to_owned(),
+    ];
+    assert_eq!(found, expected.map(|text| ("access.servers".to_owned(), text)));
+    let found = said("client_address.trusted = [\"10.0.0.0/33\", \"::1/128\", \"here\"]");
+    assert_eq!(found.len(), 2, "{found:?}");
+    for ((_, text), wrong) in found.iter().zip(["element 1: \"10.0.0.0/33\"", "element 3: \"here\""]) {
+        assert!(text.starts_with(&format!("{wrong} is not a network; write one such as")), "{text}");
+    }
+    // What is not built is refused as a whole, with all that is wrong with it.
+    let (_, _, text) = only_problem("tls.domains = [\"a b\", \"good.example\", 3]");
+    assert!(text.contains("(element 1: \"a b\" is not a host name; element 3: expected a string"), "{text}");
     assert!(!text.contains("element 2"), "{text}");
 }
 
 #[test]
 fn what_is_not_built_is_said_whatever_the_value() {
     for value in ["0", "5000", "10000000", "\"many\"", "true", "[1]", "-1"] {
-        let (line, key, text) = only_problem(&format!("[limits]\nconnections = {value}\n"));
-        assert_eq!((line, key.as_str()), (2, "limits.connections"));
-        assert!(text.starts_with("only 10000 is built in this version; "), "{text}");
+        let (line, key, text) = only_problem(&format!("[tls]\nmode = {value}\n"));
+        assert_eq!((line, key.as_str()), (2, "tls.mode"));
+        assert!(text.starts_with("only \"off\" is built in this version; "), "{text}");
         assert!(text.contains(" is refused rather than ignored"), "{text}");
         // No range, and no example of a value that would be refused in the next round.
         assert!(!text.contains("allowed: ") && !text.contains("write "), "{text}");
@@ -60,11 +68,24 @@ fn what_is_not_built_does_not_contradict_itself() {
     ];
     assert_eq!(found, expected.map(|(key, text)| (key.to_owned(), text.to_owned())));
 
-    for file in ["tls.mode = \"files\"", "tls.mode = \"acme\"", "client_address.source = \"proxy-protocol\""]
-    {
+    for file in ["tls.mode = \"files\"", "tls.mode = \"acme\""] {
         let (_, _, text) = only_problem(file);
         assert!(text.contains(" is built in this version; "), "{text}");
     }
+}
+
+#[test]
+fn proxies_are_believed_where_they_are_asked_and_nowhere_else() {
+    for source in ["x-forwarded-for", "proxy-protocol"] {
+        let file = format!("[client_address]\nsource = \"{source}\"\n");
+        let (line, key, text) = only_problem(&file);
+        assert_eq!((line, key.as_str()), (2, "client_address.source"));
+        assert_eq!(text, "needs client_address.trusted; without it, no proxy would be believed");
+        assert!(Config::parse(&format!("{file}trusted = [\"10.0.0.0/8\"]"), "f").is_ok());
+    }
+    let (line, key, text) = only_problem("[client_address]\ntrusted = [\"10.0.0.0/8\"]\n");
+    assert_eq!((line, key.as_str()), (2, "client_address.trusted"));
+    assert!(text.starts_with("goes with client_address.source = \"x-forwarded-for\" or"), "{text}");
 }
 
 #[test]
@@ -103,7 +124,7 @@ fn a_mistyped_table_is_judged_as_the_one_that_was_meant() {
         // Rules take such a table into account, too: the phone's queue is large enough, the binary's is not.
         "6: limits.binary_queue: \"4MiB\" cannot hold one frame of session.max_frame (\"8MiB\")",
         "7: limit: unknown table; did you mean [limits]?",
-        "9: limits.connections: only 10000 is built in this version; any other value is refused",
+        "9: limits.connections: 0 is out of range; allowed: a whole number from 2 to 1000000",
     ];
     assert_eq!(found.len(), expected.len(), "{problems}");
     for (found, expected) in found.iter().zip(expected) {

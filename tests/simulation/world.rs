@@ -259,7 +259,7 @@ impl World {
         let conn = &self.conns[number];
         let socket = SimSocket(Rc::clone(&conn.client.line));
         let server_id = ServerId::from(format!("server-{}", conn.server));
-        let remote = ([192, 0, 2, 1], 1).into();
+        let remote = [192, 0, 2, 1].into();
         let live = self.hub.enter();
         let hub = Arc::clone(&self.hub);
         self.conns[number].task = if conn.endpoint == Endpoint::Server {

@@ -50,7 +50,7 @@ impl Relay {
         let hello = BinaryHello {
             server_id: ServerId::from("counted"),
             version: Box::default(),
-            remote: ([127, 0, 0, 1], 1).into(),
+            remote: [127, 0, 0, 1].into(),
         };
         self.executor
             .spawn(binary::serve(Arc::clone(&self.hub), self.hub.enter(), socket, Vec::new(), hello))
@@ -64,7 +64,7 @@ impl Relay {
         let hello = PhoneHello {
             server_id: ServerId::from("counted"),
             device_name: None,
-            remote: ([127, 0, 0, 1], 2).into(),
+            remote: [127, 0, 0, 1].into(),
         };
         self.executor
             .spawn(phone::serve(Arc::clone(&self.hub), self.hub.enter(), socket, Vec::new(), hello))

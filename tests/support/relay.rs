@@ -55,7 +55,8 @@ impl Program {
 /// How to start one.
 #[derive(Default)]
 pub struct Options {
-    /// Sections and keys to put into the configuration; `listen` and `log` are set already.
+    /// Sections and keys to put into the configuration; `listen` and `log` are set already. All tests come from one
+    /// address, so what is limited by address is as good as unlimited unless it stands here.
     pub config: String,
     /// Environment variables to set.
     pub environment: Vec<(String, String)>,
@@ -75,11 +76,7 @@ impl Relay {
     /// As told.
     pub fn with_options(options: Options) -> Self {
         let metrics_address = free_metrics_address();
-        let program = Program::new(&format!(
-            "[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"{metrics_address}\"\n\
-             [log]\nformat = \"json\"\nlevel = \"info\"\n{}",
-            options.config
-        ));
+        let program = Program::new(&completed(&options.config, metrics_address));
         let mut command = program.command();
         command.stdout(Stdio::null()).stderr(Stdio::piped()).envs(options.environment);
         let mut child = command.spawn().expect("the program starts");
@@ -253,6 +250,24 @@ impl Drop for Relay {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a test configures, with what every test needs.
+fn completed(config: &str, metrics_address: SocketAddr) -> String {
+    let mut limits = String::new();
+    for key in ["connections_per_address", "upgrades_per_minute", "upgrade_burst"] {
+        if !config.contains(key) {
+            limits = format!("{limits}{key} = 1000000\n");
+        }
+    }
+    let config = match config.split_once("[limits]\n") {
+        Some((before, after)) => format!("{before}[limits]\n{limits}{after}"),
+        None => format!("{config}\n[limits]\n{limits}"),
+    };
+    format!(
+        "[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"{metrics_address}\"\n\
+         [log]\nformat = \"json\"\nlevel = \"info\"\n{config}"
+    )
 }
 
 /// An address for metrics that no other test has: port 0 is refused by design, so the address is drawn.

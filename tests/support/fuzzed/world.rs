@@ -123,7 +123,7 @@ impl World {
         let (socket, peer) = pair();
         let server = usize::from(flags >> 1 & 1);
         let server_id = ServerId::from(SERVER_IDS[server]);
-        let remote = ([127, 0, 0, 1], 1).into();
+        let remote = [127, 0, 0, 1].into();
         let (hub, live, early) = (Arc::clone(&self.hub), self.hub.enter(), Vec::new());
         let endpoint = if is_binary {
             let hello = BinaryHello { server_id, version: Box::default(), remote };
