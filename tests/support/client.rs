@@ -1,7 +1,7 @@
 //! A binary or a phone, over a real socket, blocking, with a deadline on every read.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 
 use async_tungstenite::tungstenite::client::IntoClientRequest;
 use async_tungstenite::tungstenite::http::{Request, Response};
@@ -11,7 +11,7 @@ use async_tungstenite::tungstenite::{Bytes, Error, HandshakeError, Message, WebS
 use serde_json::Value;
 
 use super::relay::Relay;
-use super::{DEADLINE, eventually};
+use super::{DEADLINE, connect_from, eventually};
 
 /// What [`Client::stall`] needs of the configuration.
 pub const STALLING: &str = "[limits]\nphone_queue = \"64MiB\"\n";
@@ -32,10 +32,12 @@ pub struct Refused {
 
 /// Connects to `path` with these headers.
 pub fn connect(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Client, Refused> {
-    let stream = TcpStream::connect(address).expect("connects");
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-    stream.set_nodelay(true).unwrap();
+    connect_over(connect_from(Ipv4Addr::LOCALHOST, address), path, headers)
+}
+
+/// The same over a connection that is there already.
+pub fn connect_over(stream: TcpStream, path: &str, headers: &[(&str, &str)]) -> Result<Client, Refused> {
+    let address = stream.peer_addr().expect("a peer");
     match client(request(address, path, headers), stream) {
         Ok((ws, _)) => Ok(Client { ws }),
         Err(HandshakeError::Failure(Error::Http(response))) => Err(refused(&response)),

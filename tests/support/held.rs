@@ -119,7 +119,7 @@ fn narrow(address: SocketAddr) -> TcpStream {
 }
 
 /// Bytes on their way from `client` to `server` that the kernel has: sent and not read.
-fn in_the_kernel(server: SocketAddr, client: SocketAddr) -> u64 {
+pub fn in_the_kernel(server: SocketAddr, client: SocketAddr) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of connections");
     let written = |address: SocketAddr| {
         let SocketAddr::V4(address) = address else { panic!("{address} is not an IPv4 address") };

@@ -1,9 +1,9 @@
 //! HTTP requests by hand, for what no client library would send.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
-use super::DEADLINE;
+use super::connect_from;
 
 /// The headers that make a request a WebSocket upgrade.
 pub const WEBSOCKET: [(&str, &str); 4] = [
@@ -59,9 +59,16 @@ pub struct Http {
 impl Http {
     /// Connects.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("connects");
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self::connect_from(Ipv4Addr::LOCALHOST, address)
+    }
+
+    /// Connects from another address of this host.
+    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        Self::from_stream(connect_from(source, address))
+    }
+
+    /// Over a connection that is there already.
+    pub fn from_stream(stream: TcpStream) -> Self {
         Self { stream }
     }
 

@@ -15,6 +15,7 @@ pub mod http;
 pub mod kept;
 pub mod relay;
 
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for a fact before it fails.
@@ -35,6 +36,19 @@ pub fn eventually<T>(what: &str, mut fact: impl FnMut() -> Result<T, String>) ->
         }
         std::thread::park_timeout(Duration::from_millis(2));
     }
+}
+
+/// A connection to `address` that comes from `source`, another address of this host. It has a deadline on every read and
+/// write.
+pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((source, 0)).into()).expect("binds");
+    socket.connect(&address.into()).expect("connects");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 /// Something random, for names that must not meet.
