@@ -28,7 +28,7 @@ fn phone(server_id: &str) -> String {
 }
 
 fn seconds(answer: &Answer) -> u64 {
-    answer.header("retry-after").expect("a hint").parse().expect("seconds")
+    answer.header("retry-after").and_then(|hint| hint.parse().ok()).unwrap_or(0)
 }
 
 #[test]

@@ -18,6 +18,7 @@ use futures_lite::future;
 use rustix::io::Errno;
 use smol::Executor;
 use smol::channel::Receiver;
+use socket2::{Domain, Socket as Socket2, Type};
 
 use super::client_address::ClientKey;
 use super::http::{Door, Ingress};
@@ -32,12 +33,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection that is only refused may keep a descriptor of the reserve.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Connections that the kernel completes and keeps until they are accepted; it may keep fewer
+/// (`net.core.somaxconn`). Whoever finds no room there tries again a second later, and so would everybody if a flood of
+/// connections could fill it at once.
+const BACKLOG: i32 = 4096;
+
 /// Opens the public listener.
 ///
 /// # Errors
 /// The address cannot be bound.
 pub fn bind(address: SocketAddr) -> io::Result<Async<TcpListener>> {
-    Async::<TcpListener>::bind(address)
+    let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A relay that is started again need not wait for the connections of the one before it.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Async::new(socket.into())
 }
 
 /// Connections that are still taken after the stop: more than the kernel keeps for a listener.

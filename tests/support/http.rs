@@ -99,6 +99,14 @@ impl Http {
         answer
     }
 
+    /// Whether the relay has neither hung up nor sent anything.
+    pub fn is_open(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let open = matches!(self.stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).unwrap();
+        open
+    }
+
     /// Reads until the relay hangs up; what came until then.
     ///
     /// # Panics
@@ -106,7 +114,12 @@ impl Http {
     pub fn hung_up(&mut self) -> String {
         let mut rest = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut rest) {
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "the relay does not hang up");
+            let shown = String::from_utf8_lossy(&rest);
+            assert_eq!(
+                error.kind(),
+                ErrorKind::ConnectionReset,
+                "the relay does not hang up behind {shown:?}"
+            );
         }
         String::from_utf8_lossy(&rest).into_owned()
     }

@@ -41,6 +41,18 @@ impl Program {
         self.directory.path().join("relay.toml")
     }
 
+    /// How to start it with so many descriptors, and no way to have more.
+    pub fn command_with_descriptors(&self, descriptors: u64) -> Command {
+        let plain = self.command();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]);
+        command.arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
+        for (variable, _) in plain.get_envs() {
+            command.env_remove(variable);
+        }
+        command
+    }
+
     /// How to start it, free of whatever a service manager has put into the environment of the test.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyrycode-relay"));
@@ -60,6 +72,8 @@ pub struct Options {
     pub config: String,
     /// Environment variables to set.
     pub environment: Vec<(String, String)>,
+    /// How many descriptors it may open, if not as many as the test may.
+    pub descriptors: Option<u64>,
 }
 
 impl Relay {
@@ -77,7 +91,10 @@ impl Relay {
     pub fn with_options(options: Options) -> Self {
         let metrics_address = free_metrics_address();
         let program = Program::new(&completed(&options.config, metrics_address));
-        let mut command = program.command();
+        let mut command = match options.descriptors {
+            Some(descriptors) => program.command_with_descriptors(descriptors),
+            None => program.command(),
+        };
         command.stdout(Stdio::null()).stderr(Stdio::piped()).envs(options.environment);
         let mut child = command.spawn().expect("the program starts");
         let log = Arc::new(Mutex::new(Vec::new()));
