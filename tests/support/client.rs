@@ -314,7 +314,7 @@ pub fn header(first_byte: u8, length: u64) -> Vec<u8> {
 }
 
 /// Reads one unmasked frame: its first byte and payload. `None` at the end of the stream.
-pub fn read_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+pub fn read_frame(stream: &mut impl Read) -> Option<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     stream.read_exact(&mut head).ok()?;
     let length = match head[1] {
