@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::server_id;
+
 /// Where the configuration is looked for when `--config` is not given.
 pub const DEFAULT_CONFIG: &str = "/etc/pyrycode-relay/relay.toml";
 
@@ -61,7 +63,7 @@ Examples:
       Keep the effective configuration. The verdict goes to standard error.";
 
 const PROBE_AFTER: &str = "\
-The probe claims a random server-id of its own, so it disturbs nobody. Afterwards the relay keeps that server-id \
+The probe claims a random server-id of its own (or the one that --server-id names), so it disturbs nobody. Afterwards the relay keeps that server-id \
 for its grace period, as it does for every binary, and then counts one grace expiry.
 
 Exit codes:
@@ -147,6 +149,12 @@ pub struct ProbeArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 256)]
     #[allow(clippy::doc_markdown, reason = "backquotes do not belong in the help")]
     pub size: usize,
+
+    /// Claim this server-id instead of a random one; a relay with an access list takes no other
+    ///
+    /// It must be one that no binary uses: one that is in use is refused (and its binary not disturbed).
+    #[arg(long, value_name = "ID", value_parser = server_id)]
+    pub server_id: Option<String>,
 
     /// Print the result as one JSON object
     #[arg(long)]

@@ -21,6 +21,7 @@ pub(crate) use loopback::is_loopback;
 pub use loopback::{LoopbackAddr, LoopbackError};
 pub use problem::{Problem, Problems};
 pub use rules::Written;
+pub(crate) use types::server_id;
 pub use types::{ClientAddressSource, MetricsListen, Plaintext, PublicListen, TlsMode};
 
 impl Config {

@@ -1,5 +1,6 @@
 //! The order of PROTOCOL § 1: of several things that are wrong with a request, the first one is its one outcome.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 #![allow(clippy::float_cmp, reason = "counts are whole numbers, which floats hold exactly")]
 
 mod support;

@@ -1,5 +1,6 @@
 //! Whose connection or request it is: the peer, `X-Forwarded-For`, or the PROXY protocol.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 #![allow(clippy::float_cmp, reason = "counts are whole numbers, which floats hold exactly")]
 
 mod support;
@@ -257,4 +258,13 @@ fn anything_else_is_closed_without_a_byte() {
     drop(connect_from(PROXY, relay.address));
     assert_eq!(behind_header(&relay, &version_1("203.0.113.7"), &forwarded(&[])).status, 101);
     assert_eq!(relay.try_metrics().unwrap().get("handshake_failures_total{stage=\"proxy\"}"), number);
+}
+
+#[test]
+fn who_may_not_speak_for_others_is_told_in_the_log() {
+    let relay = Relay::with(BEHIND_TCP);
+    closed_without_a_byte(&relay, STRANGER, &version_1("203.0.113.1"));
+    let line = relay.wait_for_event("client_address_unusable");
+    assert_eq!(line["remote"], "127.0.0.9");
+    assert_eq!(line["cause"], "not an address in client_address.trusted");
 }

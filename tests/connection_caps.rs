@@ -1,5 +1,6 @@
 //! How many WebSocket connections there may be, in all and for one address; and that every way out gives the place back.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 #![allow(clippy::float_cmp, reason = "counts are whole numbers, which floats hold exactly")]
 
 mod support;

@@ -1,5 +1,6 @@
 //! Descriptors: what does not fit is refused at the start, and when they run out those who are there go on.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 #![allow(clippy::float_cmp, reason = "counts are whole numbers, which floats hold exactly")]
 
 mod support;

@@ -307,6 +307,7 @@ fn the_service_manager_is_told_of_the_stop_and_that_it_goes_on() {
     let mut relay = Relay::with_options(Options {
         config: "[drain]\nspread = \"1ms\"\ntimeout = \"4500ms\"\n".to_owned(),
         environment: vec![("NOTIFY_SOCKET".to_owned(), path.display().to_string())],
+        ..Options::default()
     });
     assert_eq!(next(), "READY=1\n");
     let mut binary = Client::binary(&relay, "notified");

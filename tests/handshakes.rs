@@ -1,5 +1,6 @@
 //! Connections that have not come to their upgrade: how many, for how long, and what they may send.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 #![allow(clippy::float_cmp, reason = "counts are whole numbers, which floats hold exactly")]
 
 mod support;

@@ -1,5 +1,6 @@
 //! How often one client address may ask for an upgrade (PROTOCOL § 1).
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 #![allow(clippy::float_cmp, reason = "counts are whole numbers, which floats hold exactly")]
 
 mod support;

@@ -2,8 +2,8 @@
 //!
 //! The probe claims a fresh random server-id, connects a phone to it and makes the relay do everything the protocol
 //! promises a pair of peers: frames both ways byte for byte, a close that the binary asks for, the notice of a phone
-//! that leaves. It makes three connections in all, leaves nothing behind, and needs no configuration; a relay with an
-//! access list refuses it, because no list holds a random server-id.
+//! that leaves. It makes three connections in all, leaves nothing behind, and needs no configuration. Where a relay has an
+//! access list, a server-id that is on it and that nobody uses must be named.
 //!
 //! Everything runs on the calling thread (name resolution apart, which blocks and has a thread of its own). Every
 //! single wait has a deadline, and so has the whole.
@@ -79,6 +79,7 @@ pub struct Plan {
     count: u32,
     size: usize,
     deadlines: Deadlines,
+    server_id: Option<String>,
 }
 
 /// Why a plan is not possible.
@@ -119,13 +120,19 @@ impl Plan {
         if !(SMALLEST_FRAME..=LARGEST_FRAME).contains(&size) {
             return Err(PlanError::Size(size));
         }
-        Ok(Self { target, count, size, deadlines: Deadlines::of(count, size) })
+        Ok(Self { target, count, size, deadlines: Deadlines::of(count, size), server_id: None })
     }
 
     /// The same, within other deadlines.
     #[must_use]
     pub fn with_deadlines(self, deadlines: Deadlines) -> Self {
         Self { deadlines, ..self }
+    }
+
+    /// The same with this server-id instead of a random one.
+    #[must_use]
+    pub fn with_server_id(self, server_id: String) -> Self {
+        Self { server_id: Some(server_id), ..self }
     }
 }
 
@@ -151,7 +158,10 @@ pub fn probe(args: &ProbeArgs) -> Result<(), CommandError> {
     let usage = |message: String| CommandError::new(Exit::Usage, message);
     let target = Target::parse(&args.url)
         .map_err(|error| usage(format!("cannot probe {}: {error}", target::shown(&args.url))))?;
-    let plan = Plan::new(target, args.count, args.size).map_err(|error| usage(error.to_string()))?;
+    let mut plan = Plan::new(target, args.count, args.size).map_err(|error| usage(error.to_string()))?;
+    if let Some(server_id) = &args.server_id {
+        plan = plan.with_server_id(server_id.clone());
+    }
 
     let mut out = io::stdout().lock();
     // Whoever stops reading the lines still gets the exit status.

@@ -189,7 +189,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// A server-id as PROTOCOL § 1 bounds it.
-pub(super) fn server_id(text: &str) -> Result<String, String> {
+pub(crate) fn server_id(text: &str) -> Result<String, String> {
     if (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(text.to_owned())
     } else {

@@ -309,7 +309,7 @@ pub fn capacity_reached(limit: &'static str, remote: IpAddr, suppressed: u64) {
     );
 }
 
-/// A trusted proxy did not say whose connection or request it passes on; `remote` is the proxy. Throttled.
+/// The peer `remote` passed something on as a proxy, or had to, and did not say whose it is, or may not. Throttled.
 pub fn client_address_unusable(remote: IpAddr, cause: &'static str, suppressed: u64) {
     emit!(
         WARN,

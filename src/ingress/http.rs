@@ -151,7 +151,9 @@ impl Ingress {
         if !proxies.speak_proxy_protocol() {
             return Ok(Some(peer));
         }
+        let closed = |why| self.admission.lines().unusable(peer, why, Instant::now());
         if !proxies.trust(peer) {
+            closed("not an address in client_address.trusted");
             return Err(HandshakeStage::Proxy);
         }
         match proxy_protocol::read(socket).await {
@@ -159,7 +161,7 @@ impl Ingress {
             Ok(Named::Nobody) => Ok(Some(peer)),
             Err(NoHeader::HungUp) => Ok(None),
             Err(NoHeader::Malformed) => {
-                self.admission.lines().unusable(peer, "no PROXY protocol header", Instant::now());
+                closed("no PROXY protocol header");
                 Err(HandshakeStage::Proxy)
             }
             Err(NoHeader::Failed(_)) => Err(HandshakeStage::Proxy),

@@ -51,6 +51,22 @@ fn assert_too_big(relay: &Relay, size: usize) {
 }
 
 #[test]
+fn a_relay_with_an_access_list_is_probed_with_a_server_id_that_is_on_it() {
+    let relay = Relay::with("[access]\nservers = [\"for-probes\"]\n");
+    let url = format!("ws://{}", relay.address);
+    let refused = program(&[&url]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = stderr(&refused);
+    assert!(said.contains("HTTP status 403") && said.contains("--server-id"), "{said}");
+    let output = program(&[&url, "--server-id", "for-probes", "--count", "5"]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    assert!(stdout(&output).contains("ok   claim            for-probes\n"), "{}", stdout(&output));
+    let output = program(&[&url, "--server-id", "two words"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("1 to 128 bytes of visible ASCII"), "{}", stderr(&output));
+}
+
+#[test]
 fn the_relay_passes() {
     let relay = Relay::start();
     let output = program(&[&format!("ws://{}", relay.address), "--count", "20"]);

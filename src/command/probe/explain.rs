@@ -73,7 +73,7 @@ impl fmt::Display for Trouble {
                 if let Some(seconds) = retry_after {
                     write!(f, " (Retry-After: {seconds})")?;
                 }
-                write!(f, ": {}", status_means(*status))
+                write!(f, ": {}", status_means(*status, line))
             }
             Self::Closed { who, due, code, reason, size } => {
                 write!(f, "the relay closed the {who}'s connection with ")?;
@@ -197,17 +197,21 @@ pub(super) fn seconds(duration: Duration) -> String {
     }
 }
 
-fn status_means(status: u16) -> &'static str {
+fn status_means(status: u16, line: &str) -> &'static str {
     match status {
         200..=299 => "this is an HTTP server, not a relay",
         300..=399 => "it points elsewhere; probe the relay itself",
         400 => "a header that the protocol requires was refused, or a proxy on the way removed it",
         403 => {
-            "the relay has an access list, and the random server-id of a probe is not on it; probe a relay without one"
+            "the relay has an access list (access.servers), and this server-id is not on it; name one that is and that \
+             nobody uses with --server-id"
         }
         404 => "this is not a relay, or a proxy on the way does not pass this path on",
         405 => "this path does not take upgrade requests; is it a relay?",
         426 => "the upgrade headers did not arrive; a proxy on the way probably removes them",
+        429 if line.starts_with("no usable client address") => {
+            "the relay stands behind a proxy and takes nobody who comes past it; probe through the proxy"
+        }
         429 => "too many connections from this address in a short time; wait and probe again",
         502 | 504 => "a proxy answered, and could not reach the relay behind it",
         503 => {
@@ -281,6 +285,8 @@ mod tests {
             text.starts_with("/v2/server was answered with HTTP status 429 \"slow down\" (Retry-After: 7): ")
         );
         assert!(text.contains("too many connections"), "{text}");
+        assert!(status_means(429, "no usable client address: none").contains("behind a proxy"));
+        assert!(status_means(403, "").contains("--server-id"));
         let closed = |code| {
             Trouble::Closed { who: "phone", due: "a pong", code, reason: String::new(), size: 300_000 }
                 .to_string()

@@ -34,7 +34,8 @@ const NOTICE: &str = "the close notice, at the binary,";
 pub(super) async fn run(plan: &Plan, report: &mut Report, say: &mut dyn FnMut(&str)) -> Result<(), Failure> {
     let clock = Clock::start(plan.deadlines);
     let target = &plan.target;
-    let (server_id, seed) = random().map_err(|error| fail("prepare", error))?;
+    let (random, seed) = random().map_err(|error| fail("prepare", error))?;
+    let server_id = plan.server_id.clone().unwrap_or(random);
     let mut frames = Frames::new(plan.size, seed);
 
     let (address, stream) = dial::reach(&clock, target).await.map_err(at("connect"))?;
