@@ -16,7 +16,8 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -41,6 +42,8 @@ struct Proxy {
 /// How to run one.
 struct Recipe<'a> {
     program: &'a str,
+    /// The packages that have it, for whoever does not.
+    packages: &'a str,
     file: &'a str,
     /// What the relay is configured for.
     relay: &'a str,
@@ -54,17 +57,11 @@ struct Recipe<'a> {
 impl Proxy {
     /// Nothing if the program is not installed.
     fn start(recipe: &Recipe<'_>) -> Option<Self> {
-        if Command::new(recipe.program)
-            .arg("-v")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_err()
-        {
-            let missing = format!("{} is not installed", recipe.program);
-            assert!(std::env::var_os("PYRYCODE_RELAY_REQUIRE_PROXIES").is_none(), "{missing}");
-            eprintln!("not tested: {missing}");
-            return None;
+        let Some(program) = installed(recipe.program) else {
+            return not_tested(recipe, recipe.program);
+        };
+        if recipe.tls && installed("openssl").is_none() {
+            return not_tested(recipe, "openssl");
         }
         let relay = Relay::with(&format!("{}{LIMITS}", recipe.relay));
         let address = free_metrics_address();
@@ -88,7 +85,10 @@ impl Proxy {
             config = config.replace(from, &filled(to));
         }
         std::fs::write(directory.path().join("config"), config).unwrap();
-        let child = Command::new(recipe.program)
+        if recipe.program == "nginx" && without_stream(&program, &directory.path().join("config")) {
+            return not_tested(recipe, "nginx's stream module");
+        }
+        let child = Command::new(program)
             .args(recipe.arguments.iter().map(|argument| filled(argument)))
             .env("HOME", dir)
             .env("XDG_DATA_HOME", dir)
@@ -103,6 +103,24 @@ impl Proxy {
             if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(answer) }
         });
         Some(proxy)
+    }
+
+    /// Waits until the proxy has asked the relay for its health and got the answer. A server counts as up before its first
+    /// check, so that traffic passes says nothing about the checks.
+    fn checks_health(&self) {
+        eventually("a health check that succeeds", || {
+            let mut socket = UnixStream::connect(self.directory.path().join("stats"))
+                .map_err(|error| error.to_string())?;
+            socket.write_all(b"show stat\n").map_err(|error| error.to_string())?;
+            let mut table = String::new();
+            socket.read_to_string(&mut table).map_err(|error| error.to_string())?;
+            let server = table.lines().find(|line| line.starts_with("relay,relay,")).unwrap_or_default();
+            let fields: Vec<_> = server.split(',').collect();
+            if fields.contains(&"UP") && fields.contains(&"L7OK") { Ok(()) } else { Err(server.to_owned()) }
+        });
+        // Without the request that comes before other scrapes: it has no header, and would be such a failure.
+        let failures = self.relay.try_metrics().unwrap().get("handshake_failures_total{stage=\"proxy\"}");
+        assert_eq!(failures, 0.0, "a check is no failed handshake");
     }
 
     /// A connection to the proxy from 127.0.0.`host`.
@@ -186,6 +204,32 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where a program is. Debian keeps servers where the PATH of an ordinary user does not lead.
+fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let also = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(also).map(|dir| dir.join(program)).find(|file| file.is_file())
+}
+
+fn not_tested<T>(recipe: &Recipe<'_>, missing: &str) -> Option<T> {
+    let missing = format!("{missing} is missing; {} needs the packages {}", recipe.file, recipe.packages);
+    assert!(std::env::var_os("PYRYCODE_RELAY_REQUIRE_PROXIES").is_none(), "{missing}");
+    eprintln!("not tested: {missing}");
+    None
+}
+
+/// Whether the stream module, which is a package of its own, is what this file lacks.
+fn without_stream(nginx: &Path, config: &Path) -> bool {
+    let dir = config.parent().unwrap().display();
+    let checked = Command::new(nginx)
+        .args(["-t", "-c"])
+        .arg(config)
+        .args(["-g", &format!("pid {dir}/pid; error_log stderr;")])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&checked.stderr).contains("unknown directive \"stream\"")
 }
 
 /// The request, to the name that the proxies serve.
@@ -277,15 +321,29 @@ impl Drop for Wire {
     }
 }
 
+/// Only root can become another user, and whether that one exists is for the host to say.
+const USER: (&str, &str) = ("user www-data;\n", "");
+const HAPROXY_USER: (&str, &str) = ("    user haproxy\n    group haproxy\n    chroot /var/lib/haproxy\n", "");
+/// Where the proxy says what came of its checks.
+const STATS: (&str, &str) = ("    log stderr ", "    stats socket {dir}/stats\n    log stderr ");
+
 const NGINX: &[&str] = &["-c", "{file}", "-g", "daemon off; pid {dir}/pid; error_log stderr;"];
 
 #[test]
 fn behind_nginx() {
     let proxy = Proxy::start(&Recipe {
         program: "nginx",
+        packages: "nginx-light libnginx-mod-stream openssl",
         file: "nginx.conf",
         relay: HTTP,
         replace: &[
+            USER,
+            // Started by root, nginx gives the directories of the host's own nginx to its workers.
+            (
+                "http {\n",
+                "http {\nclient_body_temp_path {dir}/1; proxy_temp_path {dir}/2; fastcgi_temp_path {dir}/3;\n\
+                 uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5;\n",
+            ),
             ("listen 443 ssl;", "listen {listen} ssl;"),
             ("127.0.0.1:8080", "{relay}"),
             ("/etc/nginx/tls/fullchain.pem", "{dir}/cert.pem"),
@@ -301,10 +359,14 @@ fn behind_nginx() {
 fn behind_haproxy() {
     let proxy = Proxy::start(&Recipe {
         program: "haproxy",
+        packages: "haproxy openssl",
         file: "haproxy.cfg",
         relay: HTTP,
         replace: &[
+            HAPROXY_USER,
+            STATS,
             ("bind :443 ", "bind {listen} "),
+            ("inter 2s", "inter 20ms"),
             // More than some machines allow.
             ("maxconn 20000", "maxconn 200"),
             ("127.0.0.1:8080", "{relay}"),
@@ -313,13 +375,17 @@ fn behind_haproxy() {
         arguments: &["-W", "-f", "{file}"],
         tls: true,
     });
-    proxy.inspect(Proxy::check);
+    if let Some(proxy) = proxy {
+        proxy.check();
+        proxy.checks_health();
+    }
 }
 
 #[test]
 fn behind_caddy() {
     let proxy = Proxy::start(&Recipe {
         program: "caddy",
+        packages: "caddy openssl",
         file: "Caddyfile",
         relay: HTTP,
         replace: &[
@@ -341,9 +407,12 @@ fn behind_caddy() {
 fn behind_haproxy_as_a_tcp_load_balancer() {
     let proxy = Proxy::start(&Recipe {
         program: "haproxy",
+        packages: "haproxy openssl",
         file: "haproxy-tcp.cfg",
         relay: TCP,
         replace: &[
+            HAPROXY_USER,
+            STATS,
             ("bind :443\n", "bind {listen}\n"),
             ("127.0.0.1:8080", "{relay}"),
             ("inter 2s", "inter 20ms"),
@@ -352,16 +421,20 @@ fn behind_haproxy_as_a_tcp_load_balancer() {
         arguments: &["-W", "-f", "{file}"],
         tls: false,
     });
-    proxy.inspect(Proxy::check);
+    if let Some(proxy) = proxy {
+        proxy.check();
+        proxy.checks_health();
+    }
 }
 
 #[test]
 fn behind_nginx_as_a_tcp_load_balancer() {
     let proxy = Proxy::start(&Recipe {
         program: "nginx",
+        packages: "nginx-light libnginx-mod-stream openssl",
         file: "nginx-stream.conf",
         relay: TCP,
-        replace: &[("listen 443;", "listen {listen};"), ("127.0.0.1:8080", "{relay}")],
+        replace: &[USER, ("listen 443;", "listen {listen};"), ("127.0.0.1:8080", "{relay}")],
         arguments: NGINX,
         tls: false,
     });
