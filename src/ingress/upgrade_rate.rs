@@ -8,7 +8,7 @@
 //! A bucket that is full says nothing that a new one would not say, and is forgotten; no other is. So nobody gets a fresh
 //! burst by being forgotten.
 //!
-//! The table has a hard limit. A client that finds it full is judged by the [`Crowd`], a sketch of fixed size. Those who have
+//! The table has a hard limit. A client that finds it full is judged by the `Crowd`, a sketch of fixed size. Those who have
 //! an entry keep it, so an attacker with many addresses cannot push anybody out, and needs as many again to be in a
 //! newcomer's way.
 //!
