@@ -212,6 +212,16 @@ fn who_leaves_in_the_middle_of_the_upgrade_leaves_no_place_behind() {
         let _ = stream.shutdown(Shutdown::Read);
         drop(stream);
     }
+    let metrics = eventually("one outcome for each of them", || {
+        let metrics = relay.metrics();
+        let outcomes =
+            ["accept", "reject_404", "reject_bad_request"].map(|outcome| metrics.upgrades("client", outcome));
+        if outcomes.iter().sum::<f64>() == 200.0 { Ok(metrics) } else { Err(format!("{outcomes:?}")) }
+    });
+    // Who was still there when its answer was written was upgraded, and then found nobody.
+    let upgraded = metrics.upgrades("client", "reject_404");
+    let closed = ["no_server", "peer_lost", "peer_closed"].map(|cause| metrics.closed("client", cause));
+    assert_eq!(closed.iter().sum::<f64>(), upgraded, "{closed:?}");
     let metrics = wait_for_places(&relay, 0.0);
     assert_eq!(metrics.get("handshakes_in_progress"), 0.0);
     let mut there = phone(&relay, 9, "gone").unwrap();
