@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use event_listener::{Event, listener};
-use futures_lite::future;
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::client_address::ClientKey;
@@ -23,19 +22,12 @@ use crate::relay::live::{Live, LiveGuard};
 use crate::relay::observer::{HandshakeStage, Observer};
 use table::Table;
 
-/// Why a connection was cut before its upgrade.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
-    /// Its time ran out.
-    TimedOut,
-    /// Its place was needed.
-    CrowdedOut,
-}
-
 /// All of them.
 pub struct Handshakes {
     timeout: Duration,
-    table: Mutex<Table<Sender<Cut>>>,
+    /// Each entry has one end of a channel, and its [`Handshake`] the other: when the table drops an entry, the connection is
+    /// cut.
+    table: Mutex<Table<Sender<()>>>,
     /// One began when there was none.
     began: Event,
     /// One left.
@@ -74,17 +66,16 @@ impl Handshakes {
     }
 
     fn try_begin(self: &Arc<Self>, client: ClientKey) -> Option<Handshake> {
-        let (cut, was_cut) = bounded(1);
+        let (kept, was_cut) = bounded(1);
         let mut table = self.lock();
         if table.is_full() {
-            if let Some(cut) = table.crowd_out() {
-                // It may have gone at this very moment; then there is room as well.
-                let _ = cut.try_send(Cut::CrowdedOut);
-            }
+            let cut = table.crowd_out();
+            drop(table);
+            drop(cut);
             return None;
         }
         let first = table.is_empty();
-        let number = table.insert(client, Instant::now() + self.timeout, cut);
+        let number = table.insert(client, Instant::now() + self.timeout, kept);
         drop(table);
         if first {
             self.began.notify(1);
@@ -109,10 +100,8 @@ impl Handshakes {
                 continue;
             };
             Timer::at(deadline).await;
-            let expired = self.lock().expire(Instant::now());
-            for cut in expired {
-                let _ = cut.try_send(Cut::TimedOut);
-            }
+            let cut = self.lock().expire(Instant::now());
+            drop(cut);
         }
     }
 
@@ -125,7 +114,7 @@ impl Handshakes {
         self.live.emptied().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table<Sender<Cut>>> {
+    fn lock(&self) -> MutexGuard<'_, Table<Sender<()>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -141,26 +130,23 @@ impl std::fmt::Debug for Handshakes {
 pub struct Handshake {
     handshakes: Arc<Handshakes>,
     number: AtomicU64,
-    was_cut: Receiver<Cut>,
+    was_cut: Receiver<()>,
     failed: Option<HandshakeStage>,
     _live: LiveGuard,
 }
 
 impl Handshake {
     /// Waits until the connection is cut.
-    pub async fn cut(&self) -> Cut {
-        match self.was_cut.recv().await {
-            Ok(cut) => cut,
-            // The table keeps the other end until it has sent something.
-            Err(_) => future::pending().await,
-        }
+    pub async fn cut(&self) {
+        // Nothing is ever sent: this ends when the table has let the other end go.
+        let _ = self.was_cut.recv().await;
     }
 
     /// A request was answered: the time for the next one begins.
     pub fn answered(&self) {
         let mut table = self.handshakes.lock();
         if let Some(entry) = table.remove(self.number()) {
-            let number = table.insert(entry.client, Instant::now() + self.handshakes.timeout, entry.cut);
+            let number = table.insert(entry.client, Instant::now() + self.handshakes.timeout, entry.kept);
             self.number.store(number, Ordering::Relaxed);
         }
     }

@@ -119,12 +119,23 @@ impl Accepting {
     }
 
     async fn start(&self, socket: Async<TcpStream>, remote: SocketAddr) {
+        let serving = self.begin(socket, remote, Door::Open).await;
+        self.executor.spawn(serving).detach();
+    }
+
+    /// What serves a connection, as soon as there is a place for it.
+    async fn begin(
+        &self,
+        socket: Async<TcpStream>,
+        remote: SocketAddr,
+        door: Door,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let peer = remote.ip();
         let lines = self.ingress.admission().lines();
         let full = || lines.capacity("limits.handshakes", peer, Instant::now());
         let handshake = self.ingress.handshakes().begin(ClientKey::from(peer), full).await;
         let socket = Socket::new(socket, self.ingress.dead_after());
-        self.executor.spawn(Arc::clone(&self.ingress).serve(socket, peer, handshake, Door::Open)).detach();
+        Arc::clone(&self.ingress).serve(socket, peer, handshake, door)
     }
 
     /// Takes a connection with a descriptor of the reserve, to refuse it. Whether there was one.
@@ -132,10 +143,7 @@ impl Accepting {
         let Some(lent) = self.reserve.lend() else { return false };
         let Ok((socket, remote)) = self.listener.get_ref().accept() else { return false };
         let Ok(socket) = Async::new(socket) else { return false };
-        let peer = remote.ip();
-        let handshake = self.ingress.handshakes().begin(ClientKey::from(peer), || ()).await;
-        let socket = Socket::new(socket, self.ingress.dead_after());
-        let refusing = Arc::clone(&self.ingress).serve(socket, peer, handshake, Door::Reserve);
+        let refusing = self.begin(socket, remote, Door::Reserve).await;
         self.executor.spawn(refuse(refusing, lent)).detach();
         true
     }

@@ -91,14 +91,13 @@ impl UpgradeRate {
         if self.full_at.len() >= self.most {
             self.forget(now, LOOKED_AT);
         }
-        if self.full_at.len() < self.most {
-            // It may have been in the crowd until now.
-            let full_at = self.bucket.take(self.crowd.full_at(client), now)?;
-            self.full_at.insert(client, full_at);
-            return Ok(());
-        }
+        // Also for one that goes into the table now: it may have been in the crowd until now.
         let full_at = self.bucket.take(self.crowd.full_at(client), now)?;
-        self.crowd.raise(client, full_at);
+        if self.full_at.len() < self.most {
+            self.full_at.insert(client, full_at);
+        } else {
+            self.crowd.raise(client, full_at);
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::ingress::client_address::ClientKey;
 
-/// Who is in, in the order of their deadlines. Plain data; `C` is the way to tell one that it is cut.
+/// Who is in, in the order of their deadlines. Plain data; `C` is what is kept of each while it is in.
 #[derive(Debug)]
 pub(super) struct Table<C> {
     most: usize,
@@ -26,7 +26,7 @@ pub(super) struct Table<C> {
 pub(super) struct Entry<C> {
     pub(super) client: ClientKey,
     deadline: Instant,
-    pub(super) cut: C,
+    pub(super) kept: C,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,10 +58,10 @@ impl<C> Table<C> {
     }
 
     /// Deadlines never go backwards.
-    pub(super) fn insert(&mut self, client: ClientKey, deadline: Instant, cut: C) -> u64 {
+    pub(super) fn insert(&mut self, client: ClientKey, deadline: Instant, kept: C) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.entries.insert(number, Entry { client, deadline, cut });
+        self.entries.insert(number, Entry { client, deadline, kept });
         self.rank(client, |entries| {
             entries.insert(number);
         });
@@ -102,7 +102,7 @@ impl<C> Table<C> {
         let oldest = self.ranks.first()?.oldest;
         let entry = self.remove(oldest)?;
         self.leaving += 1;
-        Some(entry.cut)
+        Some(entry.kept)
     }
 
     /// Takes those out whose time has come.
@@ -114,7 +114,7 @@ impl<C> Table<C> {
             let number = *number;
             if let Some(entry) = self.remove(number) {
                 self.leaving += 1;
-                expired.push(entry.cut);
+                expired.push(entry.kept);
             }
         }
         expired
@@ -244,13 +244,13 @@ mod tests {
                     (3, Some(picked)) => {
                         if let Some(entry) = table.remove(picked) {
                             open.remove(&picked);
-                            open.insert(table.insert(entry.client, now + Duration::from_secs(20), entry.cut));
+                            open.insert(table.insert(entry.client, now + Duration::from_secs(20), entry.kept));
                         }
                     }
                     (4, Some(picked)) => {
                         table.assign(picked, client(number));
                         if let Some(entry) = table.entries.get_mut(&picked) {
-                            entry.cut = client(number);
+                            entry.kept = client(number);
                         }
                     }
                     _ => {
