@@ -138,6 +138,9 @@ fn when_they_run_out_newcomers_are_told_and_the_living_go_on_and_it_recovers() {
     binary.send(format!("{{\"conn_id\":\"{conn_id}\",\"frame\":\"and here\"}}"));
     assert_eq!(phone.text(), "\"and here\"");
     assert_eq!(relay.wait_for_event("accept_failed")["level"], "warn");
+    eventually("a silent one to be hung up", || {
+        if silent.iter().any(|http| !http.is_open()) { Ok(()) } else { Err("none".to_owned()) }
+    });
 
     prlimit(pid, Resource::Nofile, limit).unwrap();
     drop((silent, gaps));
@@ -147,6 +150,7 @@ fn when_they_run_out_newcomers_are_told_and_the_living_go_on_and_it_recovers() {
         newcomer.map_err(|refused| format!("{refused:?}"))
     });
     let metrics = relay.metrics();
+    assert!(metrics.get("handshake_failures_total{stage=\"timeout\"}") >= 1.0, "a silent one is counted");
     assert_eq!(
         metrics.upgrades("client", "reject_capacity") - before.upgrades("client", "reject_capacity"),
         30.0

@@ -70,6 +70,8 @@ fn who_opens_connections_without_end_cuts_its_own() {
     assert!(series(&relay, "handshakes_in_progress") <= 8.0);
     patient.send("ient HTTP/1.1\r\n\r\n");
     assert!(patient.hung_up().starts_with("HTTP/1.1 426 "), "the oldest of all, and not cut");
+    // The line names whose connection was cut, and not whoever came.
+    assert_eq!(relay.wait_for_event("capacity_reached")["remote"], "127.0.0.9");
 }
 
 #[test]

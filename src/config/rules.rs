@@ -77,6 +77,12 @@ pub(super) fn check(config: &Config, written: &Written, problems: &mut Vec<Probl
     rules.rule(&["client_address.source", "client_address.trusted"], untrusting, || {
         "needs client_address.trusted; without it, no proxy would be believed".to_owned()
     });
+    let everybody = client.trusted.iter().any(|network| network.prefix_len() == 0);
+    rules.rule(&["client_address.trusted"], everybody, || {
+        "trusts everybody, so that every client could choose its own address; name the proxies' addresses, such as \
+         \"127.0.0.1/32\""
+            .to_owned()
+    });
     let idle = client.source == ClientAddressSource::Peer && !client.trusted.is_empty();
     rules.rule(&["client_address.trusted", "client_address.source"], idle, || {
         "goes with client_address.source = \"x-forwarded-for\" or \"proxy-protocol\" only; with \"peer\" no proxy \

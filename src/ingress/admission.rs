@@ -150,12 +150,14 @@ impl Admission {
 
     fn place(&self, endpoint: Endpoint, remote: IpAddr, now: Instant) -> Result<Place, Refusal> {
         self.connections.take(endpoint, ClientKey::from(remote), now).map_err(|Full { limit, wait }| {
-            self.lines.capacity(limit.key(), remote, now);
+            self.lines.capacity(limit, remote, now);
             at_capacity(
                 wait,
                 match limit {
                     Limit::Total => "the relay has as many connections as it may have",
-                    Limit::PerAddress => "this address has as many connections as it may have",
+                    Limit::PerAddress | Limit::Handshakes => {
+                        "this address has as many connections as it may have"
+                    }
                 },
             )
         })

@@ -6,7 +6,7 @@
 //!
 //! For the limits an address is reduced to a [`ClientKey`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hyper::header::{HeaderMap, HeaderName};
 use ipnet::{IpNet, Ipv4Net};
@@ -23,6 +23,17 @@ pub enum ClientKey {
     V4(u32),
     /// The first 64 bits of an IPv6 address.
     V6(u64),
+}
+
+impl ClientKey {
+    /// The address; of an IPv6 network its first.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        match self {
+            Self::V4(bits) => Ipv4Addr::from_bits(bits).into(),
+            Self::V6(network) => Ipv6Addr::from_bits(u128::from(network) << 64).into(),
+        }
+    }
 }
 
 impl From<IpAddr> for ClientKey {
@@ -226,6 +237,8 @@ mod tests {
         assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
         assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_eq!(key("192.0.2.1").address().to_string(), "192.0.2.1");
+        assert_eq!(key("2001:db8:1:2:3::4").address().to_string(), "2001:db8:1:2::");
     }
 
     fn any_address() -> impl Strategy<Value = IpAddr> {

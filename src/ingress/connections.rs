@@ -40,6 +40,8 @@ pub enum Limit {
     Total,
     /// Connections of this client.
     PerAddress,
+    /// Connections that have not come to their upgrade.
+    Handshakes,
 }
 
 impl Limit {
@@ -49,6 +51,7 @@ impl Limit {
         match self {
             Self::Total => "limits.connections",
             Self::PerAddress => "limits.connections_per_address",
+            Self::Handshakes => "limits.handshakes",
         }
     }
 }
@@ -118,7 +121,7 @@ impl Connections {
         if is_new {
             self.observer.address_tracked(AddressTable::Connections);
         }
-        Ok(Place { connections: Arc::clone(self), endpoint, client })
+        Ok(Place { connections: Arc::clone(self), endpoint, client, used: false })
     }
 
     /// When a place can be expected, for one who needs a place and cannot have it for another reason.
@@ -126,7 +129,8 @@ impl Connections {
         self.lock().turnover.wait(now)
     }
 
-    fn give_back(&self, endpoint: Endpoint, client: ClientKey, now: Instant) {
+    fn give_back(&self, place: &Place, now: Instant) {
+        let (endpoint, client) = (place.endpoint, place.client);
         let mut taken = self.lock();
         match endpoint {
             Endpoint::Server => taken.binaries -= 1,
@@ -144,7 +148,10 @@ impl Connections {
                 taken.by_client.shrink_to(used * 2);
             }
         }
-        taken.turnover.given_back(now);
+        // A place that was only looked at says nothing about how long places are kept.
+        if place.used {
+            taken.turnover.given_back(now);
+        }
         drop(taken);
         self.observer.place_given_back(endpoint);
         if last {
@@ -172,11 +179,21 @@ pub struct Place {
     connections: Arc<Connections>,
     endpoint: Endpoint,
     client: ClientKey,
+    used: bool,
+}
+
+impl Place {
+    /// The connection is upgraded: this place is really used.
+    #[must_use]
+    pub fn used(mut self) -> Self {
+        self.used = true;
+        self
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.give_back(self.endpoint, self.client, Instant::now());
+        self.connections.give_back(self, Instant::now());
     }
 }
 
@@ -234,6 +251,23 @@ mod tests {
         assert_eq!(take(&connections, Endpoint::Client, 1).err(), Some(Limit::Total));
         let _binary = take(&connections, Endpoint::Server, 1).unwrap();
         assert_eq!(take(&connections, Endpoint::Server, 2).err(), Some(Limit::Total));
+    }
+
+    #[test]
+    fn requests_that_are_refused_do_not_promise_places_that_stay_taken() {
+        // How long a phone is told to wait that finds two of three places taken, after a hundred others came and went.
+        let wait = |used: bool| {
+            let connections = connections(3, 3);
+            let _phones = [1, 2].map(|number| take(&connections, Endpoint::Client, number).unwrap().used());
+            for _ in 0..100 {
+                let place = take(&connections, Endpoint::Server, 9).unwrap();
+                drop(if used { place.used() } else { place });
+            }
+            connections.take(Endpoint::Client, client(3), Instant::now()).unwrap_err().wait
+        };
+        // Of bad requests there may be as many as somebody likes; each has had a place for a moment.
+        assert_eq!(wait(false), MINUTE);
+        assert!(wait(true) < Duration::from_secs(1));
     }
 
     #[test]

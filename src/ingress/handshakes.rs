@@ -50,29 +50,26 @@ impl Handshakes {
         })
     }
 
-    /// Gives a connection of `client` a place, as soon as there is one. `full` is called if another one is cut for it.
-    pub async fn begin(self: &Arc<Self>, client: ClientKey, full: impl FnOnce()) -> Handshake {
-        let mut full = Some(full);
+    /// Gives a connection of `client` a place, as soon as there is one. `full` is told whose connection is cut for it.
+    pub async fn begin(self: &Arc<Self>, client: ClientKey, full: impl Fn(ClientKey)) -> Handshake {
         loop {
             listener!(self.left => left);
-            if let Some(handshake) = self.try_begin(client) {
-                return handshake;
-            }
-            if let Some(full) = full.take() {
-                full();
+            match self.try_begin(client) {
+                Ok(handshake) => return handshake,
+                Err(cut) => cut.into_iter().for_each(&full),
             }
             left.await;
         }
     }
 
-    fn try_begin(self: &Arc<Self>, client: ClientKey) -> Option<Handshake> {
+    /// If there is no place: whose connection is cut, unless one is leaving already.
+    fn try_begin(self: &Arc<Self>, client: ClientKey) -> Result<Handshake, Option<ClientKey>> {
         let (kept, was_cut) = bounded(1);
         let mut table = self.lock();
         if table.is_full() {
             let cut = table.crowd_out();
             drop(table);
-            drop(cut);
-            return None;
+            return Err(cut.map(|entry| entry.client));
         }
         let first = table.is_empty();
         let number = table.insert(client, Instant::now() + self.timeout, kept);
@@ -82,7 +79,7 @@ impl Handshakes {
         }
         self.observer.handshake_began();
         let live = Live::enter(&self.live);
-        Some(Handshake {
+        Ok(Handshake {
             handshakes: Arc::clone(self),
             number: AtomicU64::new(number),
             was_cut,

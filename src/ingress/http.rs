@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_io::Timer;
 use futures_lite::future;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -37,6 +38,9 @@ use crate::relay::phone::{self, PhoneHello};
 /// The largest request head, in bytes, and the most header fields in it.
 const HEAD_BYTES: usize = 16 * 1024;
 const HEAD_FIELDS: usize = 64;
+
+/// How long a connection that is only refused may keep a descriptor of the reserve.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What every connection needs to know.
 #[derive(Debug)]
@@ -127,7 +131,10 @@ impl Ingress {
             }
         };
         let cut = async {
-            handshake.cut().await;
+            match door {
+                Door::Open => handshake.cut().await,
+                Door::Reserve => future::or(handshake.cut(), sleep(REFUSAL_TIMEOUT)).await,
+            }
             Err(HandshakeStage::Timeout)
         };
         let ended = future::or(work, cut).await;
@@ -202,7 +209,7 @@ impl Ingress {
         let hub = Arc::clone(&self.hub);
         let Admitted { upgrade: Upgrade { server_id, about, .. }, remote, place, .. } = admitted;
         // It counts as running from this moment, so that a drain cannot overlook it.
-        let held = (hub.enter(), place);
+        let held = (hub.enter(), place.used());
         match about {
             About::Binary { version } => {
                 let hello = BinaryHello { server_id, version, remote };
@@ -264,6 +271,10 @@ impl Ingress {
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
+}
+
+async fn sleep(time: Duration) {
+    Timer::after(time).await;
 }
 
 /// How far a connection has come.

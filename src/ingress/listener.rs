@@ -21,6 +21,7 @@ use smol::channel::Receiver;
 use socket2::{Domain, Socket as Socket2, Type};
 
 use super::client_address::ClientKey;
+use super::connections::Limit;
 use super::http::{Door, Ingress};
 use super::reserve::{Lent, Reserve};
 use super::socket::Socket;
@@ -29,9 +30,6 @@ use crate::event::{self, Throttle};
 /// The first pause after a failed accept; each further one is twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// How long a connection that is only refused may keep a descriptor of the reserve.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connections that the kernel completes and keeps until they are accepted; it may keep fewer
 /// (`net.core.somaxconn`). Whoever finds no room there tries again a second later, and so would everybody if a flood of
@@ -132,7 +130,7 @@ impl Accepting {
     ) -> impl Future<Output = ()> + Send + 'static {
         let peer = remote.ip();
         let lines = self.ingress.admission().lines();
-        let full = || lines.capacity("limits.handshakes", peer, Instant::now());
+        let full = |cut: ClientKey| lines.capacity(Limit::Handshakes, cut.address(), Instant::now());
         let handshake = self.ingress.handshakes().begin(ClientKey::from(peer), full).await;
         let socket = Socket::new(socket, self.ingress.dead_after());
         Arc::clone(&self.ingress).serve(socket, peer, handshake, door)
@@ -150,10 +148,7 @@ impl Accepting {
 }
 
 async fn refuse(refusing: impl Future<Output = ()>, lent: Lent) {
-    future::or(refusing, async {
-        Timer::after(REFUSAL_TIMEOUT).await;
-    })
-    .await;
+    refusing.await;
     drop(lent);
 }
 

@@ -4,13 +4,14 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::connections::Limit;
 use crate::event::{self, SharedThrottle};
 
 /// What was logged of refusals, and how long ago: at most one line of each kind in a second.
 #[derive(Debug)]
 pub struct RefusalLines {
     rate: SharedThrottle,
-    capacity: SharedThrottle,
+    capacity: [SharedThrottle; 3],
     unusable: SharedThrottle,
     forbidden: SharedThrottle,
 }
@@ -19,7 +20,7 @@ impl Default for RefusalLines {
     fn default() -> Self {
         Self {
             rate: SharedThrottle::each_second(),
-            capacity: SharedThrottle::each_second(),
+            capacity: [const { SharedThrottle::each_second() }; 3],
             unusable: SharedThrottle::each_second(),
             forbidden: SharedThrottle::each_second(),
         }
@@ -34,10 +35,16 @@ impl RefusalLines {
         }
     }
 
-    /// The limit of this name was reached.
-    pub fn capacity(&self, limit: &'static str, remote: IpAddr, now: Instant) {
-        if let Some(suppressed) = self.capacity.admit(now) {
-            event::capacity_reached(limit, remote, suppressed);
+    /// A limit was reached. Each has a throttle of its own: one that is reached all the time must not hide another.
+    pub fn capacity(&self, limit: Limit, remote: IpAddr, now: Instant) {
+        let [total, per_address, handshakes] = &self.capacity;
+        let throttle = match limit {
+            Limit::Total => total,
+            Limit::PerAddress => per_address,
+            Limit::Handshakes => handshakes,
+        };
+        if let Some(suppressed) = throttle.admit(now) {
+            event::capacity_reached(limit.key(), remote, suppressed);
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) async fn drain(running: Running, config: &Drain, cut: impl Future<Out
     let Running { hub, ingress, doorway: _doorway, accepting, metrics, retry_after } = running;
     let close = Close::ShuttingDown { retry_after };
     ingress.drain();
-    accepting.stop().await;
+    within(config.timeout, accepting.stop()).await;
     let servers = hub.begin_drain(close);
     event::draining(hub.live());
     let everybody_left = async {

@@ -83,6 +83,12 @@ fn proxies_are_believed_where_they_are_asked_and_nowhere_else() {
         assert_eq!(text, "needs client_address.trusted; without it, no proxy would be believed");
         assert!(Config::parse(&format!("{file}trusted = [\"10.0.0.0/8\"]"), "f").is_ok());
     }
+    for everybody in ["0.0.0.0/0", "::/0"] {
+        let file = format!("[client_address]\nsource = \"x-forwarded-for\"\ntrusted = [\"{everybody}\"]\n");
+        let (line, key, text) = only_problem(&file);
+        assert_eq!((line, key.as_str()), (3, "client_address.trusted"));
+        assert!(text.starts_with("trusts everybody"), "{text}");
+    }
     let (line, key, text) = only_problem("[client_address]\ntrusted = [\"10.0.0.0/8\"]\n");
     assert_eq!((line, key.as_str()), (2, "client_address.trusted"));
     assert!(text.starts_with("goes with client_address.source = \"x-forwarded-for\" or"), "{text}");

@@ -95,14 +95,14 @@ impl<C> Table<C> {
     }
 
     /// Takes the one out whose place is needed. Nothing if enough are leaving already.
-    pub(super) fn crowd_out(&mut self) -> Option<C> {
+    pub(super) fn crowd_out(&mut self) -> Option<Entry<C>> {
         if self.leaving > 0 {
             return None;
         }
         let oldest = self.ranks.first()?.oldest;
         let entry = self.remove(oldest)?;
         self.leaving += 1;
-        Some(entry.kept)
+        Some(entry)
     }
 
     /// Takes those out whose time has come.
@@ -160,6 +160,10 @@ mod tests {
         ClientKey::V4(u32::from(number))
     }
 
+    fn crowd_out<C>(table: &mut Table<C>) -> Option<C> {
+        table.crowd_out().map(|entry| entry.kept)
+    }
+
     #[test]
     fn the_oldest_goes_first() {
         let mut table = Table::new(3);
@@ -169,13 +173,13 @@ mod tests {
             table.insert(client(name.as_bytes()[0]), now, name);
         }
         assert!(table.is_full());
-        assert_eq!(table.crowd_out(), Some("a"));
+        assert_eq!(crowd_out(&mut table), Some("a"));
         assert!(table.is_full(), "it has not left yet");
-        assert_eq!(table.crowd_out(), None, "and nobody else has to");
+        assert_eq!(crowd_out(&mut table), None, "and nobody else has to");
         table.leave(0);
         assert!(!table.is_full());
         table.insert(client(b'd'), now, "d");
-        assert_eq!(table.crowd_out(), Some("b"));
+        assert_eq!(crowd_out(&mut table), Some("b"));
     }
 
     #[test]
@@ -187,13 +191,13 @@ mod tests {
             table.insert(client(2), now, name);
         }
         for (number, name) in [(1, "first"), (2, "second"), (3, "third")] {
-            assert_eq!(table.crowd_out(), Some(name));
+            assert_eq!(crowd_out(&mut table), Some(name));
             table.leave(number);
             table.insert(client(2), now, "another");
         }
         // Known to be somebody else's, it no longer counts.
         table.assign(4, client(3));
-        assert_eq!(table.crowd_out(), Some("another"));
+        assert_eq!(crowd_out(&mut table), Some("another"));
     }
 
     #[test]
@@ -227,7 +231,7 @@ mod tests {
                     (0 | 1, _) if table.is_full() => {
                         let most = table.of_client.values().map(BTreeSet::len).max();
                         let before = table.entries.len();
-                        if let Some(cut) = table.crowd_out() {
+                        if let Some(cut) = crowd_out(&mut table) {
                             let of_it: ClientKey = cut;
                             let left = table.of_client.get(&of_it).map_or(0, BTreeSet::len);
                             prop_assert_eq!(Some(left + 1), most);
