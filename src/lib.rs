@@ -1,6 +1,6 @@
 //! A WebSocket relay between a daemon and its phones, in the order in which a connection walks through it.
 //!
-//! [`ingress`] turns a socket into an admitted upgrade. [`relay`] is the product: it registers the connection and
+//! [`ingress`] turns a socket into an admitted upgrade; [`tls`] is who the relay is to a client that asks for TLS. [`relay`] is the product: it registers the connection and
 //! forwards its frames. [`metrics`] and [`event`] tell operators what happens. [`service`] starts, reloads and drains
 //! the whole; [`config`], [`cli`] and [`command`] are how people reach it.
 
@@ -12,3 +12,4 @@ pub mod ingress;
 pub mod metrics;
 pub mod relay;
 pub mod service;
+pub mod tls;

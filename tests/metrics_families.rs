@@ -123,12 +123,16 @@ fn every_series_is_there_at_zero_on_a_fresh_start() {
     expected.extend(grid("connections_closed_total", ["cause", "endpoint"], &causes, &endpoints));
     expected.extend(list("queued_bytes", "endpoint", &endpoints));
     expected.extend(list("handshake_failures_total", "stage", &["proxy", "tls", "http", "timeout"]));
+    expected.extend(list("tls_handshakes_total", "kind", &["full", "resumed"]));
+    expected.extend(list("certificate_orders_total", "outcome", &["issued", "failed"]));
+    expected.extend(list("reloads_total", "outcome", &["ok", "failed"]));
     expected.extend(list("admitted_connections", "endpoint", &endpoints));
     expected.extend(list("tracked_addresses", "table", &["upgrades", "connections"]));
     for name in [
         "handshakes_in_progress",
         "connections_limit",
         "handshakes_limit",
+        "certificate_expiry_timestamp_seconds",
         "grace_expiries_total",
         "reclaims_total",
         "takeovers_total",

@@ -1,12 +1,16 @@
 //! `check`: reads a configuration exactly as the relay would, and says whether it is good.
 //!
-//! Nothing else happens: no address is bound and no other file is opened.
+//! With `tls.mode = "files"` the files are looked at as well. Nothing else happens: no address is bound, and no certificate
+//! authority is asked.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
 
 use super::{CommandError, Exit};
 use crate::cli::{CheckArgs, DEFAULT_CONFIG};
-use crate::config::{Config, Loaded, Source};
+use crate::config::{Config, LoadError, Source, TlsMode};
+use crate::tls::certificate::date;
+use crate::tls::files;
 
 /// Checks the configuration and reports it on standard output.
 ///
@@ -18,15 +22,26 @@ use crate::config::{Config, Loaded, Source};
 /// [`Exit::Config`] with every problem of the configuration; [`Exit::Internal`] if standard output cannot be
 /// written. A reader that went away is no error.
 pub fn check(args: &CheckArgs) -> Result<(), CommandError> {
-    let Loaded { config, source, .. } = Config::load(args.config.config.as_deref())?;
-    let ok = match source {
+    let loaded = Config::load(args.config.config.as_deref())?;
+    let mut ok = match &loaded.source {
         Source::File(path) => format!("configuration ok: {}", path.display()),
         Source::Defaults => format!("configuration ok: built-in defaults (no {DEFAULT_CONFIG})"),
     };
+    if loaded.config.tls.mode == TlsMode::Files {
+        if files::are_credentials_of_the_service(&loaded) {
+            ok.push_str(
+                "\ncertificate and key are credentials, which only the service can see: not looked at",
+            );
+        } else {
+            let certificate = files::load(&loaded, SystemTime::now()).map_err(LoadError::Invalid)?;
+            let (names, end) = (certificate.names().join(", "), date(certificate.not_after()));
+            ok = format!("{ok}\ncertificate ok: for {names}, until {end}");
+        }
+    }
     let written = if args.print {
         // Standard output is what was asked for; losing this line is no failure.
         let _ = writeln!(io::stderr(), "{ok}");
-        print(&config.to_toml())
+        print(&loaded.config.to_toml())
     } else {
         print(&format!("{ok}\n"))
     };

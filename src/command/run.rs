@@ -26,13 +26,12 @@ pub fn run(args: &ConfigArgs) -> Result<(), CommandError> {
         let exit = if matches!(error, InitError::Journald(_)) { Exit::Config } else { Exit::Internal };
         CommandError::new(exit, format!("log.format: {error}"))
     })?;
-    let load = Arc::new(move || load().map(|loaded| loaded.config));
-    let ended = service::run(&loaded, log.clone(), load);
+    let ended = service::run(&loaded, log.clone(), Arc::new(load));
     log.flush(LAST_LINES);
     ended.map_err(|error| {
         let exit = match error {
             ServiceError::Bind { .. } => Exit::Unavailable,
-            ServiceError::Descriptors(_) => Exit::Config,
+            ServiceError::Refused(_) => Exit::Config,
             _ => Exit::Internal,
         };
         CommandError::new(exit, error.to_string())

@@ -1,9 +1,8 @@
 //! The table of keys: the one place that knows what can be configured.
 //!
 //! The macro `tables!` turns each line of the table into a field of a public struct, its default, and a [`Key`] that reads
-//! and writes it. A key is added by adding its line. A line starts with `built` when the relay acts on the key,
-//! and with `default_only` when nothing acts on it yet: then any other value than the default is refused,
-//! because a setting that is silently ignored is worse than one that is missing.
+//! and writes it. A key is added by adding its line, together with what acts on it: a setting that is silently ignored is
+//! worse than one that is missing.
 
 use std::time::Duration;
 
@@ -30,8 +29,6 @@ pub struct Key {
     pub name: &'static str,
     /// What it means.
     pub doc: &'static str,
-    /// Whether the relay acts on it; if not, only its default is accepted.
-    pub built: bool,
     pub(super) read: fn(&mut Config, &DeValue<'_>) -> Result<(), Vec<Fault>>,
     pub(super) write: fn(&Config) -> Option<String>,
     allowed: fn() -> String,
@@ -63,20 +60,11 @@ pub fn keys() -> &'static [Key] {
     KEYS
 }
 
-macro_rules! built {
-    (built) => {
-        true
-    };
-    (default_only) => {
-        false
-    };
-}
-
 macro_rules! tables {
     ($(
         #[doc = $table_doc:literal]
         $table:ident: $Table:ident {
-            $( #[doc = $doc:literal] $built:ident $name:ident: $ty:ty = $default:expr, $kind:expr; )*
+            $( #[doc = $doc:literal] $name:ident: $ty:ty = $default:expr, $kind:expr; )*
         }
     )*) => {
         /// A validated configuration: one group for each table of the file.
@@ -103,7 +91,6 @@ macro_rules! tables {
             table: stringify!($table),
             name: stringify!($name),
             doc: $doc.trim_ascii(),
-            built: built!($built),
             read: |config, value| {
                 config.$table.$name = Kind::read(&$kind, value)?;
                 Ok(())
@@ -144,98 +131,100 @@ tables! {
     /// `[listen]`: the addresses.
     listen: Listen {
         /// Where binaries and phones connect, and where `/healthz` answers.
-        built public: PublicListen = PublicListen::Address(loopback(8080)), text::<PublicListen>("an IP literal with a port");
+        public: PublicListen = PublicListen::Address(loopback(8080)), text::<PublicListen>("an IP literal with a port");
         /// Where `/metrics` answers: a loopback address or nowhere.
-        built metrics: MetricsListen = metrics_address(), text::<MetricsListen>("\"off\", or an address in 127.0.0.0/8 or [::1] with a port from 1 to 65535");
+        metrics: MetricsListen = metrics_address(), text::<MetricsListen>("\"off\", or an address in 127.0.0.0/8 or [::1] with a port from 1 to 65535");
         /// Who may be served without TLS.
-        built plaintext: Plaintext = Plaintext::Loopback, PLAINTEXT;
+        plaintext: Plaintext = Plaintext::Loopback, PLAINTEXT;
     }
     /// `[tls]`: whether the relay speaks TLS itself, and with which certificate.
     tls: Tls {
         /// Where the certificate comes from.
-        default_only mode: TlsMode = TlsMode::Off, TLS_MODE;
+        mode: TlsMode = TlsMode::Off, TLS_MODE;
         /// The certificate chain in PEM, for mode `files`.
-        default_only certificate: Option<String> = None, Optional(checked("an absolute path, or \"credential:NAME\"", path_or_credential));
+        certificate: Option<String> = None, Optional(checked("an absolute path, or \"credential:NAME\"", path_or_credential));
         /// The private key in PEM, for mode `files`.
-        default_only key: Option<String> = None, Optional(checked("an absolute path, or \"credential:NAME\"", path_or_credential));
+        key: Option<String> = None, Optional(checked("an absolute path, or \"credential:NAME\"", path_or_credential));
         /// The names that the relay answers to, for modes `files` and `acme`.
-        default_only domains: Option<Vec<String>> = None, Optional(List(checked("a host name such as \"relay.example.com\"", domain)));
+        domains: Option<Vec<String>> = None, Optional(List(checked("a host name such as \"relay.example.com\"", domain)));
         /// Whom the certificate authority may write to, for mode `acme`.
-        default_only contact: Option<String> = None, Optional(checked("a contact such as \"mailto:ops@example.com\"", contact));
-        /// The directory of the certificate authority, for mode `acme`.
-        default_only directory: Option<String> = None, Optional(checked("an https URL", https_url));
-        /// Where account and certificates are kept, for mode `acme`.
-        default_only state: Option<String> = None, Optional(checked("an absolute path", absolute_path));
+        contact: Option<String> = None, Optional(checked("a contact such as \"mailto:ops@example.com\"", contact));
+        /// The directory of the certificate authority, for mode `acme`; without it, Let's Encrypt's.
+        directory: Option<String> = None, Optional(checked("an https URL", https_url));
+        /// Certificates in PEM that vouch for the directory's server, beside those that the system trusts, for mode `acme`.
+        directory_ca: Option<String> = None, Optional(checked("an absolute path", absolute_path));
+        /// Where account and certificates are kept, for mode `acme`; without it, /var/lib/pyrycode-relay/acme.
+        state: Option<String> = None, Optional(checked("an absolute path", absolute_path));
     }
     /// `[session]`: what holds for one WebSocket connection.
     session: Session {
         /// How long the slot of a disconnected binary waits for it.
-        built grace: Duration = secs(30), YEAR;
+        grace: Duration = secs(30), YEAR;
         /// How long a connection may be silent before it is pinged.
-        built ping_interval: Duration = secs(30), DAY;
+        ping_interval: Duration = secs(30), DAY;
         /// How long a ping may stay unanswered.
-        built pong_timeout: Duration = secs(30), DAY;
+        pong_timeout: Duration = secs(30), DAY;
         /// How long the holder of a server-id may take to answer when another binary claims it.
-        built conflict_probe: Duration = secs(10), DAY;
+        conflict_probe: Duration = secs(10), DAY;
         /// How long a message may take from its first byte to its last.
-        built message_timeout: Duration = secs(30), DAY;
+        message_timeout: Duration = secs(30), DAY;
         /// How long a write may make no progress.
-        built write_timeout: Duration = secs(10), DAY;
+        write_timeout: Duration = secs(10), DAY;
         /// Bytes of the largest inner frame, both directions.
-        built max_frame: usize = 256 * KIB, Size { min: KIB, max: 16 * MIB };
+        max_frame: usize = 256 * KIB, Size { min: KIB, max: 16 * MIB };
     }
     /// `[limits]`: how much of everything there may be.
     limits: Limits {
         /// Phones of one server-id at the same time.
-        built phones_per_server: usize = 16, Count { min: 1, max: 65535 };
+        phones_per_server: usize = 16, Count { min: 1, max: 65535 };
         /// WebSocket connections at the same time; phones leave a tenth of them to binaries.
-        built connections: usize = 10_000, Count { min: 2, max: 1_000_000 };
+        connections: usize = 10_000, Count { min: 2, max: 1_000_000 };
         /// WebSocket connections of one client address at the same time; an IPv6 client counts by its /64.
-        built connections_per_address: usize = 64, MANY;
+        connections_per_address: usize = 64, MANY;
         /// Connections at the same time that have not finished their handshake.
-        built handshakes: usize = 512, MANY;
+        handshakes: usize = 512, MANY;
         /// How long a connection may go without a complete request before it is upgraded.
-        built handshake_timeout: Duration = secs(10), DAY;
+        handshake_timeout: Duration = secs(10), DAY;
         /// Upgrades per minute and client address.
-        built upgrades_per_minute: usize = 60, MANY;
+        upgrades_per_minute: usize = 60, MANY;
         /// Upgrades that one client address may ask for at once.
-        built upgrade_burst: usize = 20, MANY;
+        upgrade_burst: usize = 20, MANY;
         /// Bytes that may wait for one phone.
-        built phone_queue: usize = 4 * MIB, QUEUE;
+        phone_queue: usize = 4 * MIB, QUEUE;
         /// Bytes that may wait for one binary.
-        built binary_queue: usize = 4 * MIB, QUEUE;
+        binary_queue: usize = 4 * MIB, QUEUE;
         /// Bytes that may wait in all queues together.
-        built all_queues: usize = 256 * MIB, Size { min: 2 * KIB, max: GIB.saturating_mul(1024) };
+        all_queues: usize = 256 * MIB, Size { min: 2 * KIB, max: GIB.saturating_mul(1024) };
     }
     /// `[client_address]`: how the address of a client is found behind a proxy.
     client_address: ClientAddress {
         /// What tells the address.
-        built source: ClientAddressSource = ClientAddressSource::Peer, CLIENT_ADDRESS_SOURCE;
+        source: ClientAddressSource = ClientAddressSource::Peer, CLIENT_ADDRESS_SOURCE;
         /// The proxies that are believed.
-        built trusted: Vec<IpNet> = Vec::new(), List(checked("a network such as \"127.0.0.1/32\"", network));
+        trusted: Vec<IpNet> = Vec::new(), List(checked("a network such as \"127.0.0.1/32\"", network));
     }
     /// `[access]`: who may claim a server-id.
     access: Access {
         /// The server-ids that may be claimed; when the list is empty, any.
-        built servers: Vec<String> = Vec::new(), List(checked("a server-id of 1 to 128 bytes of visible ASCII", server_id));
+        servers: Vec<String> = Vec::new(), List(checked("a server-id of 1 to 128 bytes of visible ASCII", server_id));
     }
     /// `[drain]`: how the relay stops.
     drain: Drain {
         /// Over how long the connections are closed, so that not all come back at once.
-        built spread: Duration = secs(5), DAY;
+        spread: Duration = secs(5), DAY;
         /// When what is left is cut.
-        built timeout: Duration = secs(20), DAY;
+        timeout: Duration = secs(20), DAY;
     }
     /// `[log]`: what is logged, and how.
     log: Log {
         /// The least important events that are still logged.
-        built level: Level = Level::Info, LOG_LEVEL;
+        level: Level = Level::Info, LOG_LEVEL;
         /// How events are written.
-        built format: Format = Format::Auto, LOG_FORMAT;
+        format: Format = Format::Auto, LOG_FORMAT;
     }
     /// `[runtime]`: the process.
     runtime: Runtime {
         /// Threads that serve connections; 0 picks the number measured as best.
-        built workers: usize = 0, Count { min: 0, max: 64 };
+        workers: usize = 0, Count { min: 0, max: 64 };
     }
 }

@@ -34,15 +34,18 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// A problem that shows only on this host, in the form of those that show in the file.
+    /// Problems that show only on this host, each the key and what is wrong, in the form of those that show in the file.
     #[must_use]
-    pub fn problem(&self, key: &str, text: String) -> Problems {
+    pub fn problems(&self, found: Vec<(&'static str, String)>) -> Problems {
         let file = match &self.source {
             Source::File(path) => path.display().to_string(),
             Source::Defaults => DEFAULT_CONFIG.to_owned(),
         };
-        let line = self.written.line(key).unwrap_or(1);
-        Problems::new(&file, vec![Problem { line, key: key.to_owned(), text }])
+        let placed = |(key, text): (&'static str, String)| {
+            let line = self.written.line(key).unwrap_or(1);
+            Problem { line, key: key.to_owned(), text }
+        };
+        Problems::new(&file, found.into_iter().map(placed).collect())
     }
 }
 
@@ -161,7 +164,7 @@ mod tests {
         let loaded = load(None, &absent).unwrap();
         assert_eq!(loaded.config.session.grace.as_secs(), 7);
         assert_eq!(loaded.written.line("session.grace"), Some(2));
-        let problem = loaded.problem("session.grace", "too long for this host".to_owned());
+        let problem = loaded.problems(vec![("session.grace", "too long for this host".to_owned())]);
         let name = absent.display();
         let listed = format!("{name}:2: session.grace: too long for this host\n1 problem in {name}");
         assert_eq!(problem.to_string(), listed);

@@ -2,9 +2,6 @@
 //!
 //! The parser recovers from most syntax errors and still delivers the rest of the document. Where it could not
 //! read a line it delivers a made-up value, so whatever stands on a line with a syntax error is not judged again.
-//!
-//! Only the default of a key that is not built can ever be in effect, so a configuration holds nothing else, whatever
-//! the file says: rules that span several keys then judge what will hold once the file is corrected.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
@@ -12,9 +9,9 @@ use std::collections::btree_map::Entry;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{Config, Key, keys};
+use super::keys::{Config, keys};
 use super::kind::type_name;
-use super::problem::{Fault, Lines, Problem, Problems, closest, quote, shorten, show_key};
+use super::problem::{Lines, Problem, Problems, closest, quote, show_key};
 use super::rules::{self, Written};
 
 /// The walk through one document.
@@ -114,40 +111,19 @@ impl Reader<'_> {
         let faults = (key.read)(&mut read, value.get_ref()).err().unwrap_or_default();
         if guessed {
             // The syntax error is the problem of this line.
-        } else if key.built {
+        } else {
             for fault in &faults {
                 self.report(line, key.path(), fault.to_string());
             }
-        } else if let Some(text) = not_built(key, &read, &faults) {
-            self.report(line, key.path(), text);
         }
         if let Entry::Vacant(first) = self.written.keys.entry(key.path()) {
             let good = !guessed && faults.is_empty();
-            first.insert((line, good || !key.built));
-            if good && key.built {
+            first.insert((line, good));
+            if good {
                 self.config = read;
             }
         }
     }
-}
-
-/// What is wrong with a value that nothing acts on yet. The one thing that helps comes first; what else is wrong with
-/// the value follows, but not what would be allowed, because it is not.
-fn not_built(key: &Key, config: &Config, faults: &[Fault]) -> Option<String> {
-    let (value, default) = ((key.write)(config), key.default());
-    if faults.is_empty() && value == default {
-        return None;
-    }
-    let (only, any) = match default {
-        Some(default) => (format!("only {default} is built in this version"), "any other value"),
-        None => ("not built in this version, leave it out".to_owned(), "any value"),
-    };
-    if faults.is_empty() {
-        let value = shorten(&value.unwrap_or_default());
-        return Some(format!("{only}; {value} is refused rather than ignored"));
-    }
-    let faults: Vec<_> = faults.iter().map(|fault| fault.what.as_str()).collect();
-    Some(format!("{only}; {any} is refused rather than ignored ({})", faults.join("; ")))
 }
 
 /// The tables, in the order of the reference file.

@@ -1,9 +1,7 @@
 //! Rules that span several keys.
 //!
 //! A rule is skipped when one of its values could not be read: that value has its own problem already, and the
-//! default that stands in for it proves nothing. A key that is not built is different: no other value than its
-//! default is accepted, so a rule takes that, whatever the file says. The rules of `[tls]` therefore wait until it
-//! is built: before, they would only add contradictions to the refusal.
+//! default that stands in for it proves nothing.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,7 +15,7 @@ use super::types::{ClientAddressSource, MetricsListen, Plaintext, PublicListen, 
 /// Which keys stand in the file, and where: for rules that span several keys or that the file alone cannot answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Each known key that stands in the file: its line, and whether the configuration holds what will be in effect.
+    /// Each known key that stands in the file: its line, and whether its value could be read.
     pub(super) keys: BTreeMap<String, (usize, bool)>,
 }
 
@@ -28,8 +26,7 @@ impl Written {
         self.keys.get(path).map(|(line, _)| *line)
     }
 
-    /// Whether the configuration holds what will be in effect: the key was left out, could be read, or can only have
-    /// its default.
+    /// Whether the configuration holds what will be in effect: the key was left out, or could be read.
     pub(super) fn known(&self, path: &str) -> bool {
         self.keys.get(path).is_none_or(|(_, known)| *known)
     }
@@ -100,8 +97,8 @@ fn plaintext(config: &Config, rules: &mut Rules<'_>) {
     rules.rule(&["listen.public", "listen.plaintext"], open, || {
         format!(
             "\"{public}\" is not a loopback address, and listen.plaintext = \"loopback\" serves no other without \
-             TLS; use a loopback address behind a TLS proxy on this host, or listen.plaintext = \"anywhere\" if the \
-             TLS proxy runs on another host, or tls.mode in a version that has TLS built in"
+             TLS; use tls.mode = \"files\" or \"acme\", or a loopback address behind a TLS proxy on this host, or \
+             listen.plaintext = \"anywhere\" if the TLS proxy runs on another host"
         )
     });
 }
@@ -141,12 +138,13 @@ fn tls(config: &Config, rules: &mut Rules<'_>) {
     use TlsMode::{Acme, Files};
 
     let tls = &config.tls;
-    let of_a_mode: [(&str, bool, &[TlsMode], &str); 6] = [
+    let of_a_mode: [(&str, bool, &[TlsMode], &str); 7] = [
         ("tls.certificate", tls.certificate.is_some(), &[Files], "\"files\""),
         ("tls.key", tls.key.is_some(), &[Files], "\"files\""),
         ("tls.domains", tls.domains.is_some(), &[Files, Acme], "\"files\" or \"acme\""),
         ("tls.contact", tls.contact.is_some(), &[Acme], "\"acme\""),
         ("tls.directory", tls.directory.is_some(), &[Acme], "\"acme\""),
+        ("tls.directory_ca", tls.directory_ca.is_some(), &[Acme], "\"acme\""),
         ("tls.state", tls.state.is_some(), &[Acme], "\"acme\""),
     ];
     for (key, set, modes, names) in of_a_mode {
@@ -159,6 +157,20 @@ fn tls(config: &Config, rules: &mut Rules<'_>) {
     });
     let no_domains = tls.mode == Acme && tls.domains.as_ref().is_none_or(Vec::is_empty);
     rules.rule(&["tls.mode", "tls.domains"], no_domains, || "\"acme\" needs tls.domains".to_owned());
+    let nobody = tls.mode == Files && tls.domains.as_ref().is_some_and(Vec::is_empty);
+    rules.rule(&["tls.domains", "tls.mode"], nobody, || {
+        "names nobody, so that every request would be refused; name the hosts, or leave it out to serve any".to_owned()
+    });
+    let address =
+        (tls.mode == Acme).then(|| tls.domains.iter().flatten().find(|name| is_address(name))).flatten();
+    rules.rule(&["tls.domains", "tls.mode"], address.is_some(), || {
+        let address = address.map(String::as_str).unwrap_or_default();
+        format!("\"{address}\" is an address; \"acme\" proves names, such as \"relay.example.com\"")
+    });
+}
+
+fn is_address(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok()
 }
 
 /// A queue that cannot hold one largest frame could never deliver it.
@@ -188,7 +200,6 @@ fn queues(config: &Config, rules: &mut Rules<'_>) {
 mod tests {
     use super::*;
 
-    /// The problems of a configuration that no file can give as long as its keys are not built.
     fn problems(change: impl FnOnce(&mut Config)) -> Vec<String> {
         let mut config = Config::default();
         change(&mut config);

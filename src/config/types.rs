@@ -160,7 +160,8 @@ pub(super) fn domain(text: &str) -> Result<String, String> {
             && !label.ends_with('-')
     };
     if text.len() <= 253 && text.split('.').all(label_ok) {
-        Ok(text.to_owned())
+        // Names are equal whatever their case, and later they are compared byte by byte.
+        Ok(text.to_ascii_lowercase())
     } else {
         Err("is not a host name; write one such as \"relay.example.com\"".to_owned())
     }

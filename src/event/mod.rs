@@ -24,6 +24,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+pub use certificates::{
+    certificate_awaited, certificate_expired, certificate_expiring, certificate_issued, certificate_loaded,
+    certificate_not_kept, certificate_order_failed, certificate_unusable,
+};
 pub use names::{Format, Level, UnknownName};
 pub use output::{Handle, InitError, Layout, Sink, init, to_sink};
 pub use throttle::{SharedThrottle, Throttle};
@@ -70,6 +74,8 @@ macro_rules! bounded {
     }};
 }
 
+mod certificates;
+
 /// A number of lines that is told only if there were any.
 fn any(suppressed: u64) -> Option<Count> {
     (suppressed > 0).then_some(Count(suppressed))
@@ -114,6 +120,19 @@ pub fn reloaded(level: Level, needs_restart: Option<&str>) {
 /// A reload was refused; everything stays as it was.
 pub fn reload_failed(cause: &dyn Display) {
     emit!(WARN, "reload_failed", cause = Outside::Text(cause));
+}
+
+/// A connection ended in its TLS handshake. For whoever looks for the reason why a client does not come in: strangers fail
+/// all the time.
+pub fn tls_handshake_failed(remote: IpAddr, cause: &str) {
+    let suppressed = bounded!(DEBUG, 0);
+    emit!(
+        DEBUG,
+        "tls_handshake_failed",
+        remote = address(remote),
+        cause = Outside::Text(&cause),
+        suppressed = any(suppressed),
+    );
 }
 
 /// The service manager could not be told something; the relay works on.

@@ -60,6 +60,14 @@ pub(super) fn not_found() -> Answer {
     plain(StatusCode::NOT_FOUND, "nothing here; the endpoints are /v2/server, /v2/client and /healthz")
 }
 
+/// The request is for a host that is not served here.
+pub(super) fn misdirected() -> Answer {
+    let line = "this host is not served here; the Host header must be one of the names in tls.domains";
+    let mut answer = plain(StatusCode::MISDIRECTED_REQUEST, line);
+    close_behind(&mut answer);
+    answer
+}
+
 /// A request came with a body, and there is nothing here that takes one.
 pub(super) fn no_bodies() -> Answer {
     let mut answer = plain(StatusCode::BAD_REQUEST, "a request here has no body");

@@ -1,11 +1,13 @@
 //! A connection from its accept until it hangs up or becomes a WebSocket.
 //!
-//! If load balancers speak the PROXY protocol here, its header comes first. Then hyper reads the requests and writes the
-//! answers. When a request was answered with `101`, hyper's connection is taken apart: the bare socket, and what was read
+//! If load balancers speak the PROXY protocol here, its header comes first; then the TLS handshake, if the relay makes it
+//! itself. Then hyper reads the requests and writes the answers. When a request was answered with `101`, hyper's connection is taken apart: the bare stream, and what was read
 //! behind the request, go to a task of their own ([`crate::relay`]), and everything HTTP needed is freed with this one.
 //!
+//! With `tls.domains`, a request that asks for another host is told so before anything else is looked at.
+//!
 //! All this runs on the ingress thread, so that a flood of handshakes competes for a processor with those who forward frames,
-//! and is not in their queue. The task that the socket goes to runs on their executor.
+//! and is not in their queue. The task that the stream goes to runs on their executor.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -20,20 +22,24 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use smol::Executor;
-use smol::io::{AsyncRead, AsyncWrite};
 use smol_hyper::rt::FuturesIo;
 
 use super::admission::{Admission, Admitted};
 use super::answers::{self, Answer};
 use super::client_address::ClientKey;
 use super::handshakes::{Handshake, Handshakes};
+use super::host;
 use super::proxy_protocol::{self, Named, NoHeader};
 use super::socket::Socket;
+use super::stream::Stream;
+use super::tls::{self, Handshaken, NoTls};
 use super::upgrade::{self, About, Refusal, Upgrade};
+use crate::event;
 use crate::relay::binary::{self, BinaryHello};
 use crate::relay::hub::Hub;
 use crate::relay::observer::{Census, Endpoint, HandshakeStage, UpgradeOutcome};
 use crate::relay::phone::{self, PhoneHello};
+use crate::tls::{Domains, Tls};
 
 /// The largest request head, in bytes, and the most header fields in it.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -49,6 +55,7 @@ pub struct Ingress {
     sessions: Arc<Executor<'static>>,
     admission: Arc<Admission>,
     handshakes: Arc<Handshakes>,
+    tls: Option<Arc<Tls>>,
     started: Instant,
     draining: AtomicBool,
     retry_after: Duration,
@@ -63,17 +70,19 @@ pub enum Door {
     Reserve,
 }
 
-/// What is left of a connection when HTTP is done with it: the bare socket, and what was read and not used.
-type Remains<S> = (S, Vec<u8>);
+/// What is left of a connection when HTTP is done with it: the bare stream, and what was read and not used.
+type Remains = (Stream, Vec<u8>);
 
 impl Ingress {
-    /// The door to `hub`. Sessions run on `sessions`; who is refused during a drain is told to wait for `retry_after`.
+    /// The door to `hub`. Sessions run on `sessions`; who is refused during a drain is told to wait for `retry_after`. With
+    /// `tls`, everybody has to speak it.
     #[must_use]
     pub fn new(
         hub: Arc<Hub>,
         sessions: Arc<Executor<'static>>,
         admission: Arc<Admission>,
         handshakes: Arc<Handshakes>,
+        tls: Option<Arc<Tls>>,
         retry_after: Duration,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -81,6 +90,7 @@ impl Ingress {
             sessions,
             admission,
             handshakes,
+            tls,
             started: Instant::now(),
             draining: AtomicBool::new(false),
             retry_after,
@@ -121,14 +131,10 @@ impl Ingress {
     ) {
         let progress = Progress::new(door);
         let work = async {
-            match self.arrive(&mut socket, peer).await {
-                Ok(Some(peer)) => {
-                    handshake.is_of(ClientKey::from(peer));
-                    self.speak_http(socket, peer, &handshake, &progress).await.map(Some)
-                }
-                Ok(None) => Ok(None),
-                Err(stage) => Err(stage),
-            }
+            let Some(peer) = self.arrive(&mut socket, peer).await? else { return Ok(None) };
+            handshake.is_of(ClientKey::from(peer));
+            let Some(secured) = self.secure(socket, peer).await? else { return Ok(None) };
+            self.speak_http(secured, peer, &handshake, &progress).await.map(Some)
         };
         let cut = async {
             match door {
@@ -142,7 +148,7 @@ impl Ingress {
             handshake.fail(*stage);
         }
         match (ended, progress.admitted()) {
-            (Ok(Some((socket, read))), Some(admitted)) => self.hand_on(socket, read, admitted),
+            (Ok(Some((stream, read))), Some(admitted)) => self.hand_on(stream, read, admitted),
             // The client left, or was too slow, before its answer was on the wire.
             (_, Some(admitted)) => {
                 self.hub.observer().upgrade(admitted.endpoint, UpgradeOutcome::RejectBadRequest);
@@ -175,37 +181,55 @@ impl Ingress {
         }
     }
 
+    /// Makes the TLS handshake, if there is to be one; nothing if that was all that was wanted.
+    async fn secure(&self, socket: Socket, peer: IpAddr) -> Result<Option<Secured>, HandshakeStage> {
+        let Some(tls) = &self.tls else {
+            return Ok(Some(Secured { stream: Stream::Plain(socket), domains: None }));
+        };
+        let identity = tls.identity();
+        match tls::accept(socket, Arc::clone(&identity.config)).await {
+            Ok(Handshaken::Client { socket, resumed }) => {
+                self.hub.observer().tls_handshake(resumed);
+                Ok(Some(Secured { stream: Stream::Tls(socket), domains: identity.domains.clone() }))
+            }
+            Ok(Handshaken::Authority) | Err(NoTls::HungUp) => Ok(None),
+            Err(NoTls::Failed(cause)) => {
+                event::tls_handshake_failed(peer, &cause);
+                Err(HandshakeStage::Tls)
+            }
+        }
+    }
+
     /// Answers requests until the connection ends or is upgraded.
-    async fn speak_http<S>(
+    async fn speak_http(
         &self,
-        socket: S,
+        Secured { stream, domains }: Secured,
         peer: IpAddr,
         handshake: &Handshake,
         progress: &Progress,
-    ) -> Result<Remains<S>, HandshakeStage>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    ) -> Result<Remains, HandshakeStage> {
         let service = service_fn(|request| {
             // A connection that goes on asking for /healthz goes on.
             handshake.answered();
-            let answer = self.answer(&request, peer, progress);
+            let answer = if domains.as_ref().is_none_or(|domains| host::is_meant(&request, domains)) {
+                self.answer(&request, peer, progress)
+            } else {
+                self.misdirect(&request)
+            };
+            let answer = progress.answer(answer);
             async move { Ok::<_, Infallible>(answer) }
         });
         let connection = http1::Builder::new()
             .half_close(true)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEAD_FIELDS)
-            .serve_connection(FuturesIo::new(socket), service)
+            .serve_connection(FuturesIo::new(stream), service)
             .without_shutdown();
         let parts = connection.await.map_err(|_| HandshakeStage::Http)?;
         Ok((parts.io.into_inner(), parts.read_buf.to_vec()))
     }
 
-    fn hand_on<S>(&self, socket: S, already_read: Vec<u8>, admitted: Admitted)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    fn hand_on(&self, stream: Stream, already_read: Vec<u8>, admitted: Admitted) {
         let hub = Arc::clone(&self.hub);
         let Admitted { upgrade: Upgrade { server_id, about, .. }, remote, place, .. } = admitted;
         // It counts as running from this moment, so that a drain cannot overlook it.
@@ -213,18 +237,18 @@ impl Ingress {
         match about {
             About::Binary { version } => {
                 let hello = BinaryHello { server_id, version, remote };
-                self.sessions.spawn(binary::serve(hub, held, socket, already_read, hello)).detach();
+                self.sessions.spawn(binary::serve(hub, held, stream, already_read, hello)).detach();
             }
             About::Phone { device_name } => {
                 let hello = PhoneHello { server_id, device_name, remote };
-                self.sessions.spawn(phone::serve(hub, held, socket, already_read, hello)).detach();
+                self.sessions.spawn(phone::serve(hub, held, stream, already_read, hello)).detach();
             }
         }
     }
 
     fn answer(&self, request: &Request<Incoming>, peer: IpAddr, progress: &Progress) -> Answer {
         let path = request.uri().path();
-        let mut answer = match upgrade::endpoint(path) {
+        match upgrade::endpoint(path) {
             Some(endpoint) => match self.decide(request, endpoint, peer, progress.door) {
                 Ok(admitted) => {
                     let answer = answers::switching(&admitted.upgrade);
@@ -241,12 +265,15 @@ impl Ingress {
                 answers::health(self.hub.count(), self.is_draining(), self.started.elapsed().as_secs())
             }
             None => answers::not_found(),
-        };
-        progress.answered.fetch_add(1, Ordering::Relaxed);
-        if progress.door == Door::Reserve {
-            answers::close_behind(&mut answer);
         }
-        answer
+    }
+
+    /// The request is for another host than this one (RFC 9110 § 15.5.20).
+    fn misdirect(&self, request: &Request<Incoming>) -> Answer {
+        if let Some(endpoint) = upgrade::endpoint(request.uri().path()) {
+            self.hub.observer().upgrade(endpoint, UpgradeOutcome::RejectBadRequest);
+        }
+        answers::misdirected()
     }
 
     /// The order of PROTOCOL § 1.
@@ -273,6 +300,13 @@ impl Ingress {
     }
 }
 
+/// A connection that has its TLS handshake behind it, or needs none.
+struct Secured {
+    stream: Stream,
+    /// The hosts that may be asked for; nothing if any may.
+    domains: Option<Domains>,
+}
+
 async fn sleep(time: Duration) {
     Timer::after(time).await;
 }
@@ -288,6 +322,15 @@ struct Progress {
 impl Progress {
     fn new(door: Door) -> Self {
         Self { door, answered: AtomicUsize::new(0), admitted: Mutex::new(None) }
+    }
+
+    /// An answer is on its way.
+    fn answer(&self, mut answer: Answer) -> Answer {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if self.door == Door::Reserve {
+            answers::close_behind(&mut answer);
+        }
+        answer
     }
 
     fn admit(&self, admitted: Admitted) {

@@ -6,7 +6,7 @@
 //! (PROTOCOL § 6). No thread is started; [`super::server`] scrapes from its own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Error, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
@@ -88,6 +88,10 @@ pub struct Families {
     handshakes: IntGauge,
     handshakes_limit: IntGauge,
     handshake_failures: [IntCounter; STAGES],
+    tls_handshakes: [IntCounter; 2],
+    certificate_expiry: IntGauge,
+    certificate_orders: [IntCounter; 2],
+    reloads: [IntCounter; 2],
     tracked: [IntGauge; TABLES],
 }
 
@@ -226,10 +230,33 @@ impl Families {
             handshake_failures: make.counters(
                 "handshake_failures_total",
                 "Connections that ended before the upgrade without an answer to any request, by stage: what came \
-                 was no PROXY protocol header (proxy) or no request (http), or nothing complete came before the time ran \
-                 out or the place was needed (timeout).",
+                 was no PROXY protocol header (proxy), no TLS handshake that could be made (tls) or no request (http), or \
+                 nothing complete came before the time ran out or the place was needed (timeout).",
                 "stage",
                 HandshakeStage::ALL.map(HandshakeStage::as_str),
+            )?,
+            tls_handshakes: make.counters(
+                "tls_handshakes_total",
+                "TLS handshakes that were made, by kind: full, or resumed with a ticket that the client had kept. Those \
+                 of a certificate authority do not count.",
+                "kind",
+                ["full", "resumed"],
+            )?,
+            certificate_expiry: make.gauge(
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate that is shown to new connections ends, in seconds since 1970; 0 while there is none.",
+            )?,
+            certificate_orders: make.counters(
+                "certificate_orders_total",
+                "Times that the certificate authority was asked for a certificate, by outcome.",
+                "outcome",
+                ["issued", "failed"],
+            )?,
+            reloads: make.counters(
+                "reloads_total",
+                "Reloads of configuration and certificate (SIGHUP), by outcome; a failed one changes nothing.",
+                "outcome",
+                ["ok", "failed"],
             )?,
             registry: make.into_registry(),
         })
@@ -239,6 +266,22 @@ impl Families {
     pub fn limits(&self, connections: usize, handshakes: usize) {
         self.connections_limit.set(signed(connections));
         self.handshakes_limit.set(signed(handshakes));
+    }
+
+    /// The certificate that is shown from now on ends then.
+    pub fn certificate_ends(&self, at: SystemTime) {
+        let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.certificate_expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// The authority was asked for a certificate.
+    pub fn certificate_ordered(&self, issued: bool) {
+        self.certificate_orders[usize::from(!issued)].inc();
+    }
+
+    /// The configuration was read again, and is in effect or was refused.
+    pub fn reloaded(&self, ok: bool) {
+        self.reloads[usize::from(!ok)].inc();
     }
 
     /// Every family as it is now, in the text format 0.0.4.
@@ -298,6 +341,10 @@ impl Observer for Families {
         if let Some(stage) = failed {
             self.handshake_failures[stage as usize].inc();
         }
+    }
+
+    fn tls_handshake(&self, resumed: bool) {
+        self.tls_handshakes[usize::from(resumed)].inc();
     }
 
     fn place_taken(&self, endpoint: Endpoint) {

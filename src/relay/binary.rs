@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use smol::io::{AsyncRead, AsyncWrite};
-
 use super::close::{Close, CloseCause};
 use super::conn_id::ConnId;
 use super::contest::{self, Newcomer};
@@ -24,6 +22,7 @@ use super::outbox::{Frame, Item, Refused};
 use super::registry::ServerId;
 use super::session::{Leg, Session, refuse};
 use super::shared::Shared;
+use super::transport::Transport;
 use crate::event::{self, Throttle};
 
 /// Bytes that an envelope may have beyond its inner frame, so that both directions carry the same frames.
@@ -44,7 +43,7 @@ pub struct BinaryHello {
 /// with the connection, such as the guard that counts it as running; it is let go when the farewell is over.
 pub async fn serve<S, G>(hub: Arc<Hub>, _held: G, socket: S, already_read: Vec<u8>, hello: BinaryHello)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Transport + Unpin,
 {
     let shared = Arc::clone(hub.shared());
     let mut newcomer = Newcomer { socket, already_read };

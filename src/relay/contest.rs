@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::future;
-use smol::io::{AsyncRead, AsyncWrite};
 
 use super::binary::ENVELOPE_ALLOWANCE;
 use super::end::End;
@@ -21,6 +20,7 @@ use super::hub::{BinaryClaim, ClaimRefused, Claimed, Hub};
 use super::link::BinaryLink;
 use super::probe::Answer;
 use super::registry::ServerId;
+use super::transport::Transport;
 use super::wire::{Received, Wire};
 
 /// Newcomers that may wait for one incumbent's answer. Only one can win; the others wait for nothing.
@@ -50,7 +50,7 @@ enum Outcome {
 }
 
 /// Settles who of the two holds `server_id`.
-pub(super) async fn hold<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn hold<S: Transport + Unpin>(
     hub: &Arc<Hub>,
     server_id: &ServerId,
     incumbent: &Arc<BinaryLink>,
@@ -91,7 +91,7 @@ pub(super) async fn hold<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-impl<S: AsyncRead + Unpin> Newcomer<S> {
+impl<S: Transport + Unpin> Newcomer<S> {
     /// Waits until its peer hangs up. What it sends is kept.
     async fn left(&mut self) {
         poll_fn(|cx| self.poll_left(cx)).await;

@@ -1,7 +1,8 @@
 //! Which of the outgoing bytes belong to which frame.
 //!
 //! Positions are counted in bytes of messages since the session began; control frames are not among them. An entry has
-//! left when everything up to its end was written; it has begun when something behind its beginning was.
+//! left when everything up to its end was written; it has begun when something behind its beginning was, or is bound to be
+//! ([`Ledger::bind`]).
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -25,6 +26,8 @@ pub(super) struct Entry {
 pub(super) struct Ledger {
     entries: VecDeque<Entry>,
     written: u64,
+    /// Bytes behind `written` that the socket is bound to write next.
+    bound: u64,
 }
 
 impl Ledger {
@@ -37,6 +40,12 @@ impl Ledger {
     /// `count` more bytes were written.
     pub(super) fn advance(&mut self, count: usize) {
         self.written += count as u64;
+        self.bound = self.bound.saturating_sub(count as u64);
+    }
+
+    /// The next `count` bytes will be written whatever happens.
+    pub(super) fn bind(&mut self, count: usize) {
+        self.bound = count as u64;
     }
 
     /// The next message that was written to its last byte.
@@ -47,15 +56,19 @@ impl Ledger {
         self.entries.pop_front()
     }
 
-    /// How many messages have begun to be written and are not done: none or one.
+    /// How many messages have begun to be written and are not done: none or one, or all that a socket is bound to write.
     pub(super) fn begun(&self) -> usize {
-        usize::from(self.rest_of_begun() > 0)
+        self.entries.iter().take_while(|entry| self.has_begun(entry)).count()
     }
 
-    /// Unwritten bytes of the message that is half written; 0 if there is none.
+    /// Unwritten bytes of the messages that have begun; 0 if there is none.
     pub(super) fn rest_of_begun(&self) -> usize {
-        let first = self.entries.front().filter(|first| first.begins_at < self.written);
-        first.map_or(0, |first| to_size(first.ends_at - self.written))
+        let last = self.entries.iter().take_while(|entry| self.has_begun(entry)).last();
+        last.map_or(0, |last| to_size(last.ends_at - self.written))
+    }
+
+    fn has_begun(&self, entry: &Entry) -> bool {
+        entry.begins_at < self.written + self.bound
     }
 
     /// How many of the unwritten bytes stand before the message after the first `keep`; nothing if there is none.

@@ -32,4 +32,5 @@ pub mod session;
 pub mod settings;
 pub mod shared;
 mod sync;
+pub mod transport;
 pub mod wire;

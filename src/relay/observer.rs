@@ -250,6 +250,11 @@ pub trait Observer: Send + Sync + 'static {
         let _ = failed;
     }
 
+    /// A client made its TLS handshake; `resumed` with a ticket that it had kept.
+    fn tls_handshake(&self, resumed: bool) {
+        let _ = resumed;
+    }
+
     /// A connection was given a place among those that the relay may have.
     fn place_taken(&self, endpoint: Endpoint) {
         let _ = endpoint;

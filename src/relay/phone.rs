@@ -16,7 +16,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use futures_lite::future;
-use smol::io::{AsyncRead, AsyncWrite};
 
 use super::close::Close;
 use super::end::End;
@@ -27,6 +26,7 @@ use super::outbox::{Frame, Item, Turn};
 use super::registry::ServerId;
 use super::session::{Leg, Session, refuse};
 use super::shared::Shared;
+use super::transport::Transport;
 use crate::event;
 
 /// What a phone said when it connected.
@@ -44,7 +44,7 @@ pub struct PhoneHello {
 /// the guard that counts it as running; it is let go then.
 pub async fn serve<S, G>(hub: Arc<Hub>, _held: G, socket: S, already_read: Vec<u8>, hello: PhoneHello)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Transport + Unpin,
 {
     let shared = Arc::clone(hub.shared());
     let registration = match hub.register_phone(&hello.server_id) {

@@ -28,8 +28,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use smol::io::{AsyncRead, AsyncWrite};
-
 use super::clock::Alarm;
 use super::close::Close;
 use super::deadlines::{Deadlines, Due};
@@ -38,6 +36,7 @@ use super::ledger::Ledger;
 use super::observer::DropReason;
 use super::outbox::{Cut, Item, Outbox, Taken};
 use super::shared::Shared;
+use super::transport::Transport;
 use super::wire::{Broken, Received, Wire};
 pub(super) use farewell::refuse;
 
@@ -110,7 +109,7 @@ impl<S> std::fmt::Debug for Session<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: Transport + Unpin> Session<S> {
     /// A session over a socket that was just upgraded. `already_read` is what came behind the upgrade request;
     /// messages may have up to `max_message` bytes.
     #[must_use]
@@ -280,7 +279,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                Poll::Pending => break Poll::Pending,
+                Poll::Pending => {
+                    let bound = self.socket.begun();
+                    if bound > 0 && self.wire.bind(begun) {
+                        self.ledger.bind(bound);
+                    }
+                    if self.socket.has_moved() {
+                        self.deadlines.moved();
+                    }
+                    break Poll::Pending;
+                }
             }
         };
         if self.unflushed && matches!(result, Poll::Ready(Ok(()))) {

@@ -187,6 +187,14 @@ impl Wire {
         count
     }
 
+    /// The socket is bound to write the first of [`Wire::unwritten`] with the same `begun`. Returns whether they are of
+    /// messages.
+    pub fn bind(&mut self, begun: usize) -> bool {
+        let control = self.control_is_next(begun);
+        self.control_begun |= control;
+        !control
+    }
+
     /// A control frame that is half written is finished before anything else.
     fn control_is_next(&self, begun: usize) -> bool {
         !self.control.is_empty() && (begun == 0 || self.control_begun)

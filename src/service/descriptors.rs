@@ -50,7 +50,7 @@ pub(super) fn fit(loaded: &Loaded, descriptors: u64) -> Result<Capacity, Problem
     // One binary, one phone, and a way in: less is no relay.
     if handshakes == 0 || connections < 2 || connections > left {
         let key = if written(CONNECTIONS) || !written(HANDSHAKES) { CONNECTIONS } else { HANDSHAKES };
-        return Err(loaded.problem(key, misfit(wanted.connections, wanted.handshakes, descriptors)));
+        return Err(loaded.problems(vec![(key, misfit(wanted.connections, wanted.handshakes, descriptors))]));
     }
     let reduced = (connections, handshakes) != (wanted.connections, wanted.handshakes);
     Ok(Capacity { connections, handshakes, reduced_by: reduced.then_some(descriptors) })

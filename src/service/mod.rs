@@ -4,17 +4,19 @@
 //! metrics thread (which must answer a scrape), then `READY=1`. From then on the calling thread, and as many more as
 //! `runtime.workers` asks for, run the executor on which everything lives that touches a WebSocket connection. The
 //! thread `ingress` has an executor of its own for connections that have not become one. A signal ends
-//! that: SIGTERM and SIGINT drain, SIGHUP reads the log level again.
+//! that: SIGTERM and SIGINT drain, SIGHUP reads log level and certificate again.
 //!
 //! Threads: the callers of the executor (the main thread, and `worker-N`), `ingress`, and `metrics`.
 
 mod descriptors;
 mod doorway;
 mod drain;
+mod notes;
 mod reload;
 pub mod signals;
 mod start;
 pub mod systemd;
+mod tls;
 mod watch;
 
 use std::io;
@@ -31,6 +33,7 @@ pub use reload::Load;
 use reload::Reloads;
 use signals::{Signal, Signals};
 use start::Running;
+use tls::Material;
 use watch::Manager;
 
 /// Why the service did not start, or did not go on.
@@ -46,8 +49,9 @@ pub enum ServiceError {
         /// What the operating system says.
         error: io::Error,
     },
-    /// What is configured takes more descriptors than the process may open.
-    Descriptors(Problems),
+    /// What is configured cannot be on this host: it takes more descriptors than the process may open, or names files that
+    /// cannot be used.
+    Refused(Problems),
     /// The metrics thread was started and does not answer.
     MetricsSilent {
         /// The address that was asked.
@@ -55,6 +59,8 @@ pub enum ServiceError {
     },
     /// A metric family could not be made.
     Metrics(prometheus::Error),
+    /// The TLS library cannot begin.
+    Tls(rustls::Error),
     /// Something of the operating system that the service cannot do without.
     System {
         /// What was tried.
@@ -86,11 +92,12 @@ impl std::fmt::Display for ServiceError {
                     _ => Ok(()),
                 }
             }
-            Self::Descriptors(problems) => problems.fmt(f),
+            Self::Refused(problems) => problems.fmt(f),
             Self::MetricsSilent { address } => {
                 write!(f, "listen.metrics: nothing answers on {address}, though it was bound")
             }
             Self::Metrics(error) => write!(f, "cannot make the metrics: {error}"),
+            Self::Tls(error) => write!(f, "tls.mode: cannot begin: {error}"),
             Self::System { what, error } => write!(f, "cannot {what}: {error}"),
         }
     }
@@ -104,21 +111,23 @@ impl std::error::Error for ServiceError {}
 /// Says what could not be started, or which part of the operating system failed.
 pub fn run(loaded: &Loaded, log: event::Handle, load: Load) -> Result<(), ServiceError> {
     start::announce(&loaded.source);
-    let capacity = descriptors::fit(loaded, descriptors::raise_limit()).map_err(ServiceError::Descriptors)?;
+    let capacity = descriptors::fit(loaded, descriptors::raise_limit()).map_err(ServiceError::Refused)?;
     start::announce_reduced(capacity);
-    let config = loaded.config.clone();
+    let material = Material::load(loaded)?;
     let executor = Arc::new(Executor::new());
     async_io::block_on(executor.run(async {
         let mut signals =
             Signals::new().map_err(|error| ServiceError::System { what: "handle signals", error })?;
-        let mut running = Running::start(&config, capacity, &executor)?;
-        start::workers(config.runtime.workers, &executor)?;
+        let mut running = Running::start(loaded, capacity, material, &executor)?;
+        start::workers(loaded.config.runtime.workers, &executor)?;
         executor.spawn(Arc::clone(&running.hub).keep_grace()).detach();
-        let manager = Manager::start(&executor, &running.hub, running.doorway.executor());
+        let notes = Arc::clone(&running.notes);
+        let manager = Manager::start(&executor, &running.hub, notes, running.doorway.executor());
+        let manager = Arc::new(manager);
         manager.tell(systemd::ready);
         event::ready();
-        let drain = config.drain.clone();
-        let mut reloads = Reloads::new(config, log, load);
+        let drain = loaded.config.drain.clone();
+        let mut reloads = Reloads::new(running.reloading(loaded.config.clone(), log, &manager), load);
         while next(&mut signals, &mut running).await? == Signal::Hangup {
             reloads.begin(&executor);
         }

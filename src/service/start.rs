@@ -12,8 +12,12 @@ use smol::{Executor, Task};
 use super::ServiceError;
 use super::descriptors::Capacity;
 use super::doorway::Doorway;
+use super::notes::Notes;
+use super::reload;
+use super::tls::{Hearing, Material, Opened};
+use super::watch::Manager;
 use crate::cli::DEFAULT_CONFIG;
-use crate::config::{Config, MetricsListen, PublicListen, Source};
+use crate::config::{Config, Loaded, MetricsListen, PublicListen, Source};
 use crate::event;
 use crate::ingress::admission::Admission;
 use crate::ingress::handshakes::Handshakes;
@@ -24,6 +28,7 @@ use crate::metrics::server::{MetricsServer, MetricsThread};
 use crate::relay::hub::Hub;
 use crate::relay::observer::{Census, Counts};
 use crate::relay::settings::Settings;
+use crate::tls::{Tls, expiry};
 
 /// How long the metrics thread may take to answer its first scrape.
 const FIRST_SCRAPE: Duration = Duration::from_secs(5);
@@ -34,6 +39,11 @@ pub(super) struct Running {
     pub(super) ingress: Arc<Ingress>,
     pub(super) doorway: Doorway,
     pub(super) accepting: Accepting,
+    pub(super) notes: Arc<Notes>,
+    families: Arc<Families>,
+    tls: Option<Arc<Tls>>,
+    /// To the client of a certificate authority, if there is one: try again.
+    acme: Option<Sender<()>>,
     /// Serves scrapes until it is dropped.
     pub(super) metrics: Option<MetricsThread>,
     /// What a client is told to wait before it redials, in seconds.
@@ -43,19 +53,24 @@ pub(super) struct Running {
 impl Running {
     /// Binds both addresses, then starts the metrics thread and has it answer, then accepts.
     pub(super) fn start(
-        config: &Config,
+        loaded: &Loaded,
         capacity: Capacity,
+        material: Material,
         executor: &Arc<Executor<'static>>,
     ) -> Result<Self, ServiceError> {
+        let config = &loaded.config;
         let public = bind_public(config)?;
         let metrics = bind_metrics(config)?;
         let census = Arc::new(HubCensus::default());
         let families = Arc::new(Families::new(census.clone()).map_err(ServiceError::Metrics)?);
         families.limits(capacity.connections, capacity.handshakes);
+        let notes = Arc::<Notes>::default();
+        let hearing = Hearing { families: Arc::clone(&families), notes: Arc::clone(&notes) };
+        let Opened { tls, acme } = material.open(loaded, Arc::new(hearing))?;
         let hub = Hub::new(settings(config), families.clone());
         census.watch(&hub);
         let metrics = match metrics {
-            Some(server) => Some(start_metrics(server, families)?),
+            Some(server) => Some(start_metrics(server, Arc::clone(&families))?),
             None => None,
         };
         let retry_after = config.drain.spread.as_secs().max(1);
@@ -68,13 +83,40 @@ impl Running {
             Arc::clone(executor),
             Arc::clone(&admission),
             Arc::clone(&handshakes),
+            tls.clone(),
             Duration::from_secs(retry_after),
         );
         let doorway = Doorway::open()?;
         doorway.executor().spawn(admission.keep()).detach();
         doorway.executor().spawn(handshakes.keep()).detach();
+        if let Some(tls) = &tls {
+            doorway.executor().spawn(expiry::keep(Arc::clone(tls))).detach();
+        }
+        let acme = acme.map(|acme| {
+            let (ask, asked) = bounded(1);
+            doorway.executor().spawn(acme.keep(asked)).detach();
+            ask
+        });
         let accepting = Accepting::start(public, Arc::clone(&ingress), doorway.executor());
-        Ok(Self { hub, ingress, doorway, accepting, metrics, retry_after })
+        Ok(Self { hub, ingress, doorway, accepting, notes, families, tls, acme, metrics, retry_after })
+    }
+
+    /// What a reload works on.
+    pub(super) fn reloading(
+        &self,
+        config: Config,
+        log: event::Handle,
+        manager: &Arc<Manager>,
+    ) -> reload::State {
+        reload::State {
+            config,
+            log,
+            tls: self.tls.clone(),
+            acme: self.acme.clone(),
+            families: Arc::clone(&self.families),
+            notes: Arc::clone(&self.notes),
+            manager: Arc::clone(manager),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the relay says to systemd (`sd_notify(3)`): ready, status, watchdog, stopping.
+//! What the relay says to systemd (`sd_notify(3)`): ready, reloading, status, watchdog,
+//! stopping.
 //!
 //! Each function sends one datagram to the socket in `NOTIFY_SOCKET` and returns what went wrong; the caller
 //! decides whether to report it ([`crate::event::notify_failed`]). Without `NOTIFY_SOCKET` nobody listens, and
@@ -17,6 +18,16 @@ use sd_notify::NotifyState;
 /// The socket in `NOTIFY_SOCKET` could not be reached or did not take the message.
 pub fn ready() -> io::Result<()> {
     sd_notify::notify(&[NotifyState::Ready])
+}
+
+/// The relay begins to read its files again; [`ready`] says that it is done (`RELOADING=1`, with the time that
+/// `Type=notify-reload` asks for).
+///
+/// # Errors
+///
+/// As for [`ready`].
+pub fn reloading() -> io::Result<()> {
+    sd_notify::notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?])
 }
 
 /// The relay begins to shut down.

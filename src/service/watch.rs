@@ -16,6 +16,7 @@ use futures_lite::future;
 use smol::channel::{Receiver, Sender, WeakSender, unbounded};
 use smol::{Executor, Task};
 
+use super::notes::Notes;
 use super::systemd;
 use crate::event;
 use crate::relay::hub::Hub;
@@ -36,6 +37,8 @@ type Message = Box<dyn FnOnce() -> io::Result<()> + Send>;
 /// The way to systemd.
 pub(super) struct Manager {
     messages: Sender<Message>,
+    hub: Arc<Hub>,
+    notes: Arc<Notes>,
     /// Closed when the last message was sent.
     sent: Receiver<()>,
 }
@@ -45,14 +48,17 @@ impl Manager {
     pub(super) fn start(
         executor: &Arc<Executor<'static>>,
         hub: &Arc<Hub>,
+        notes: Arc<Notes>,
         ingress: &Arc<Executor<'static>>,
     ) -> Self {
         let (messages, queue) = unbounded();
         let (done, sent) = unbounded();
         executor.spawn(send(queue, done)).detach();
-        let manager = Self { messages, sent };
+        let manager = Self { messages, hub: Arc::clone(hub), notes, sent };
         if systemd::is_listening() {
-            executor.spawn(keep_status(Arc::clone(hub), manager.messages.downgrade())).detach();
+            executor
+                .spawn(keep_status(Arc::clone(hub), Arc::clone(&manager.notes), manager.messages.downgrade()))
+                .detach();
             if let Some(interval) = systemd::watchdog_interval() {
                 let messages = manager.messages.downgrade();
                 executor.spawn(feed_watchdog(interval, messages, Arc::clone(ingress))).detach();
@@ -65,6 +71,14 @@ impl Manager {
     pub(super) fn tell(&self, message: fn() -> io::Result<()>) {
         // The queue has no bound and its reader never goes away.
         let _ = self.messages.try_send(Box::new(message));
+    }
+
+    /// Sends the status line as it is now, without waiting for its turn.
+    pub(super) fn tell_status(&self) {
+        if systemd::is_listening() {
+            let line = status_line(self.hub.count(), &self.notes);
+            let _ = self.messages.try_send(Box::new(move || systemd::status(&line)));
+        }
     }
 
     /// Tells systemd that the shutdown goes on, until the task is dropped.
@@ -98,25 +112,27 @@ async fn send(queue: Receiver<Message>, _done: Sender<()>) {
     }
 }
 
-async fn keep_status(hub: Arc<Hub>, messages: WeakSender<Message>) {
+async fn keep_status(hub: Arc<Hub>, notes: Arc<Notes>, messages: WeakSender<Message>) {
     let mut told = None;
     while let Some(messages) = messages.upgrade() {
-        let counts = hub.count();
+        let line = status_line(hub.count(), &notes);
         // While earlier messages wait, a status would be old when it is read.
-        if told != Some(counts) && messages.is_empty() {
-            let _ = messages.try_send(Box::new(move || systemd::status(&status_line(counts))));
-            told = Some(counts);
+        if told.as_ref() != Some(&line) && messages.is_empty() {
+            told = Some(line.clone());
+            let _ = messages.try_send(Box::new(move || systemd::status(&line)));
         }
         drop(messages);
         Timer::after(STATUS_INTERVAL).await;
     }
 }
 
-fn status_line(counts: Counts) -> String {
-    format!(
+fn status_line(counts: Counts, notes: &Notes) -> String {
+    let mut line = format!(
         "{} binaries connected, {} in grace, {} phones",
         counts.connected_binaries, counts.gracing_binaries, counts.connected_phones
-    )
+    );
+    notes.append_to(&mut line);
+    line
 }
 
 /// Messages that may wait while the manager does not read; more of the same would tell it nothing.

@@ -6,54 +6,9 @@ use std::time::Duration;
 use pyrycode_relay::config::{Config, Key, MetricsListen, PublicListen, keys};
 use pyrycode_relay::event::{Format, Level};
 
-use crate::{REFERENCE, refuse, with};
-
-/// The keys that this version acts on.
-const BUILT: [&str; 28] = [
-    "listen.public",
-    "listen.metrics",
-    "listen.plaintext",
-    "session.grace",
-    "session.ping_interval",
-    "session.pong_timeout",
-    "session.conflict_probe",
-    "session.message_timeout",
-    "session.write_timeout",
-    "session.max_frame",
-    "limits.phones_per_server",
-    "limits.connections",
-    "limits.connections_per_address",
-    "limits.handshakes",
-    "limits.handshake_timeout",
-    "limits.upgrades_per_minute",
-    "limits.upgrade_burst",
-    "limits.phone_queue",
-    "limits.binary_queue",
-    "limits.all_queues",
-    "client_address.source",
-    "client_address.trusted",
-    "access.servers",
-    "drain.spread",
-    "drain.timeout",
-    "log.level",
-    "log.format",
-    "runtime.workers",
-];
+use crate::REFERENCE;
 
 const PAGE: &str = include_str!("../../docs/configuration.md");
-
-/// A valid value that is not the default, for every key that this version does not act on.
-fn another_value(path: &str) -> &'static str {
-    match path {
-        "tls.mode" => "\"files\"",
-        "tls.certificate" | "tls.key" => "\"credential:relay\"",
-        "tls.domains" => "[\"relay.example.com\"]",
-        "tls.contact" => "\"mailto:ops@example.com\"",
-        "tls.directory" => "\"https://acme.example.com/directory\"",
-        "tls.state" => "\"/var/lib/elsewhere\"",
-        other => panic!("no sample for {other}"),
-    }
-}
 
 #[test]
 fn the_reference_file_is_the_defaults() {
@@ -99,34 +54,11 @@ fn every_key_is_documented_with_its_default() {
         let section = PAGE.split("\n## ").find(|section| section.starts_with(&format!("`[{}]`", key.table)));
         let section = section.unwrap_or_else(|| panic!("no section for [{}]", key.table));
         let line = section.lines().find(|line| line.starts_with(&row));
-        let line = line.unwrap_or_else(|| panic!("no row {row} in [{}]", key.table));
-        assert_eq!(line.contains("*default only*"), !key.built, "{line}");
+        assert!(line.is_some(), "no row {row} in [{}]", key.table);
         assert!(!key.doc.is_empty() && !key.allowed().is_empty(), "{}", key.path());
     }
     let rows = PAGE.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(rows, keys().len(), "the page has a row for a key that does not exist");
-}
-
-#[test]
-fn what_is_not_built_is_accepted_at_its_default_only() {
-    for key in keys().iter().filter(|key| !key.built) {
-        let path = key.path();
-        let problems = refuse(&with(key, another_value(&path)));
-        let named = problems.iter().find(|problem| problem.key == path && problem.line == 2);
-        let text = &named.unwrap_or_else(|| panic!("{path} is not named: {problems}")).text;
-        assert!(text.contains("built in this version"), "{path}: {text}");
-        assert!(text.contains("is refused rather than ignored"), "{path}: {text}");
-        if let Some(default) = key.default() {
-            assert!(text.starts_with(&format!("only {default} is built")), "{path}: {text}");
-            assert_eq!(
-                Config::parse(&with(key, &default), "relay.toml").unwrap(),
-                Config::default(),
-                "{path}"
-            );
-        }
-    }
-    let built: Vec<_> = keys().iter().filter(|key| key.built).map(Key::path).collect();
-    assert_eq!(built, BUILT, "what is built has changed: docs/configuration.md names it, too");
 }
 
 #[test]

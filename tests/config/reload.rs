@@ -105,7 +105,8 @@ fn a_summary_of_a_long_list_still_ends_with_what_to_do() {
     let report = error.to_string();
     assert_eq!(report.matches(" is not a host name").count(), 5000);
     let summary = error.summary();
-    assert!(summary.starts_with(&report[..300]), "{summary}");
-    assert!(summary.contains("…; see: pyrycode-relay check --config "), "{summary}");
+    let first = report.lines().next().unwrap();
+    assert!(summary.starts_with(&format!("{first}; and 4999 more")), "{summary}");
+    assert!(summary.contains("; see: pyrycode-relay check --config "), "{summary}");
     assert!(summary.len() < 1000, "{summary}");
 }

@@ -1,8 +1,8 @@
 //! A file is corrected in one round: what is said first is what helps, and nothing is left for the next time.
 
-use pyrycode_relay::config::{Config, keys};
+use pyrycode_relay::config::Config;
 
-use crate::{only_problem, refuse, with};
+use crate::{only_problem, refuse};
 
 /// Key and text of every problem.
 fn said(file: &str) -> Vec<(String, String)> {
@@ -25,53 +25,46 @@ fn every_bad_element_of_a_list_is_named() {
     for ((_, text), wrong) in found.iter().zip(["element 1: \"10.0.0.0/33\"", "element 3: \"here\""]) {
         assert!(text.starts_with(&format!("{wrong} is not a network; write one such as")), "{text}");
     }
-    // What is not built is refused as a whole, with all that is wrong with it.
-    let (_, _, text) = only_problem("tls.domains = [\"a b\", \"good.example\", 3]");
-    assert!(text.contains("(element 1: \"a b\" is not a host name; element 3: expected a string"), "{text}");
-    assert!(!text.contains("element 2"), "{text}");
 }
 
 #[test]
-fn what_is_not_built_is_said_whatever_the_value() {
-    for value in ["0", "5000", "10000000", "\"many\"", "true", "[1]", "-1"] {
-        let (line, key, text) = only_problem(&format!("[tls]\nmode = {value}\n"));
-        assert_eq!((line, key.as_str()), (2, "tls.mode"));
-        assert!(text.starts_with("only \"off\" is built in this version; "), "{text}");
-        assert!(text.contains(" is refused rather than ignored"), "{text}");
-        // No range, and no example of a value that would be refused in the next round.
-        assert!(!text.contains("allowed: ") && !text.contains("write "), "{text}");
+fn a_key_of_tls_goes_with_its_mode() {
+    for (key, value, modes) in [
+        ("certificate", "\"/a\"", "\"files\""),
+        ("key", "\"credential:relay\"", "\"files\""),
+        ("domains", "[\"relay.example.com\"]", "\"files\" or \"acme\""),
+        ("contact", "\"mailto:ops@example.com\"", "\"acme\""),
+        ("directory", "\"https://acme.example.com/directory\"", "\"acme\""),
+        ("directory_ca", "\"/ca.pem\"", "\"acme\""),
+        ("state", "\"/var/lib/elsewhere\"", "\"acme\""),
+    ] {
+        let (line, named, text) = only_problem(&format!("[tls]\n{key} = {value}\n"));
+        assert_eq!((line, named), (2, format!("tls.{key}")));
+        assert_eq!(text, format!("goes with tls.mode = {modes} only"));
     }
-    for key in keys().iter().filter(|key| !key.built) {
-        for value in ["\"\"", "\"30 parsecs\"", "[\"\"]", "99999999999999999999"] {
-            let (_, _, text) = only_problem(&with(key, value));
-            let only = match key.default() {
-                Some(default) => format!("only {default} is built in this version; any other value is"),
-                None => "not built in this version, leave it out; any value is".to_owned(),
-            };
-            assert!(
-                text.starts_with(&format!("{only} refused rather than ignored (")),
-                "{}: {text}",
-                key.path()
-            );
-        }
-    }
-}
-
-#[test]
-fn what_is_not_built_does_not_contradict_itself() {
-    let found = said("[tls]\nmode = \"files\"\ncertificate = \"/a\"\nkey = \"/b\"\nstate = \"/c\"\n");
+    let found = said("[tls]\nmode = \"files\"\ncertificate = \"/a\"\nstate = \"/c\"\n");
     let expected = [
-        ("tls.mode", "only \"off\" is built in this version; \"files\" is refused rather than ignored"),
-        ("tls.certificate", "not built in this version, leave it out; \"/a\" is refused rather than ignored"),
-        ("tls.key", "not built in this version, leave it out; \"/b\" is refused rather than ignored"),
-        ("tls.state", "not built in this version, leave it out; \"/c\" is refused rather than ignored"),
+        ("tls.mode", "\"files\" needs tls.certificate and tls.key"),
+        ("tls.state", "goes with tls.mode = \"acme\" only"),
     ];
     assert_eq!(found, expected.map(|(key, text)| (key.to_owned(), text.to_owned())));
+}
 
-    for file in ["tls.mode = \"files\"", "tls.mode = \"acme\""] {
-        let (_, _, text) = only_problem(file);
-        assert!(text.contains(" is built in this version; "), "{text}");
-    }
+#[test]
+fn the_names_of_a_certificate_are_names() {
+    let files = "[tls]\nmode = \"files\"\ncertificate = \"/a\"\nkey = \"/b\"\n";
+    let (line, key, text) = only_problem(&format!("{files}domains = []\n"));
+    assert_eq!((line, key.as_str()), (5, "tls.domains"));
+    assert!(text.starts_with("names nobody"), "{text}");
+    let config =
+        Config::parse(&format!("{files}domains = [\"Relay.Example.COM\", \"192.0.2.7\"]\n"), "f").unwrap();
+    assert_eq!(config.tls.domains.unwrap(), ["relay.example.com", "192.0.2.7"]);
+
+    let (_, key, text) = only_problem("[tls]\nmode = \"acme\"\ndomains = [\"a.example\", \"192.0.2.7\"]\n");
+    assert_eq!(key, "tls.domains");
+    assert!(text.starts_with("\"192.0.2.7\" is an address; \"acme\" proves names"), "{text}");
+    let (_, key, text) = only_problem("[tls]\nmode = \"acme\"\n");
+    assert_eq!((key.as_str(), text.as_str()), ("tls.mode", "\"acme\" needs tls.domains"));
 }
 
 #[test]
@@ -105,10 +98,12 @@ fn rules_judge_what_will_hold_once_the_file_is_corrected() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].1.starts_with("\"2s\" is shorter than drain.spread (\"3s\")"), "{found:?}");
 
-    // TLS is not there, whatever tls.mode asks for.
-    let found = said("[listen]\npublic = \"0.0.0.0:443\"\n[tls]\nmode = \"files\"\n");
-    let named: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();
-    assert_eq!(named, ["listen.public", "tls.mode"]);
+    // With TLS, everybody may come; so may they if it cannot be read whether there is to be TLS.
+    for mode in ["\"files\"", "\"acme2\"", "7"] {
+        let found = said(&format!("[listen]\npublic = \"0.0.0.0:443\"\n[tls]\nmode = {mode}\n"));
+        let named: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(named, ["tls.mode"], "{mode}");
+    }
 }
 
 #[test]

@@ -163,6 +163,7 @@ impl World {
         }
         let client = Client::new(self.clock.clone());
         client.line.borrow_mut().flushes = self.rng.u8(..4) == 0;
+        client.line.borrow_mut().seals = self.rng.u8(..3) == 0;
         if self.rng.u8(..4) == 0 {
             let mut line = client.line.borrow_mut();
             // A large frame in pieces of one byte would take all the time there is.

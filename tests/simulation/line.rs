@@ -7,9 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use pyrycode_relay::relay::transport::Transport;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::clock::VirtualClock;
+
+/// Bytes sealed together: several small frames, and less than a large one.
+const SEALED_AT_ONCE: usize = 700;
 
 /// What both sides see.
 #[derive(Debug)]
@@ -27,8 +31,16 @@ pub(crate) struct Line {
     /// The most that one read and one write take.
     pub(crate) read_chunk: usize,
     pub(crate) write_chunk: usize,
-    /// There is something between this and the client, as TLS is: what was written is on its way when it was flushed.
+    /// There is something between this and the client that keeps what was written until it is flushed.
     pub(crate) flushes: bool,
+    /// There is something between this and the client that seals what is written, as TLS does: what is sealed together is
+    /// with the client when all of it is, and has to go next.
+    pub(crate) seals: bool,
+    /// What is sealed, and how many bytes of it the client has taken.
+    sealed: Vec<u8>,
+    gone: usize,
+    /// The client took bytes that no write told of.
+    has_moved: bool,
     /// Bytes that the client has from the relay and did not look at yet.
     pub(crate) accepted: Vec<u8>,
     /// How many the client took in all.
@@ -77,6 +89,10 @@ impl Line {
             read_chunk: usize::MAX,
             write_chunk: usize::MAX,
             flushes: false,
+            seals: false,
+            sealed: Vec::new(),
+            gone: 0,
+            has_moved: false,
             accepted: Vec::new(),
             taken: 0,
             room: usize::MAX,
@@ -132,6 +148,11 @@ impl Line {
 
     pub(crate) fn accepts_all(&self) -> bool {
         self.room == usize::MAX
+    }
+
+    /// Bytes that the client has, or that are sealed and will come next.
+    pub(crate) fn bound_up_to(&self) -> u64 {
+        self.taken + self.sealed.len() as u64
     }
 
     /// Whether the relay has everything that was sent.
@@ -193,6 +214,10 @@ impl Line {
         if self.fails {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
+        if self.seals {
+            let bytes = parts.iter().find(|part| !part.is_empty()).map(|part| part.as_ref());
+            return self.seal(cx, bytes.unwrap_or_default());
+        }
         let room = self.room.min(self.write_chunk);
         if room == 0 {
             self.block(cx);
@@ -204,13 +229,54 @@ impl Line {
             self.accepted.extend_from_slice(part);
             count += part.len();
         }
+        self.takes(count);
+        self.taken += count as u64;
+        Poll::Ready(Ok(count))
+    }
+
+    /// There is less room, and the relay has got rid of something.
+    fn takes(&mut self, count: usize) {
         if self.room != usize::MAX {
             self.room -= count;
         }
-        self.taken += count as u64;
         self.moved = self.clock.elapsed();
         self.blocked_since = None;
+    }
+
+    fn seal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.sealed.is_empty() {
+            self.sealed = bytes.get(..SEALED_AT_ONCE).unwrap_or(bytes).to_vec();
+        }
+        assert!(bytes.starts_with(&self.sealed), "something else is written than what is sealed");
+        let count = self.room.min(self.write_chunk).min(self.sealed.len() - self.gone);
+        if count > 0 {
+            self.takes(count);
+            self.has_moved = true;
+            self.gone += count;
+        }
+        if self.gone < self.sealed.len() {
+            self.block(cx);
+            // One that takes little at a time takes more at once.
+            if self.room > 0 {
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Pending;
+        }
+        let count = std::mem::take(&mut self.gone);
+        self.accepted.append(&mut self.sealed);
+        self.taken += count as u64;
+        self.has_moved = false;
         Poll::Ready(Ok(count))
+    }
+}
+
+impl Transport for SimSocket {
+    fn begun(&self) -> usize {
+        self.0.borrow().sealed.len()
+    }
+
+    fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().has_moved)
     }
 }
 

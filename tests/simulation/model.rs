@@ -130,6 +130,9 @@ impl World {
         // What it had read together with a frame that waited shares its fate.
         let waited = binary.is_some_and(|it| it.line_of_phones.contains(&number));
         let conn = &mut self.conns[number];
+        let listened = conn.client.line.borrow().listened();
+        // That may show later, when what was read is looked at because the phone goes.
+        let waited = waited || conn.outlived_binary == Some(listened);
         ensure!(conn.waiting() > 0, "{number} dropped what it did not have");
         conn.refused += 1;
         match reason {
@@ -144,6 +147,7 @@ impl World {
             DropReason::ReceiverClosed => {
                 ensure!(gone, "its binary is there");
                 ensure!(waited, "it came when its binary had gone");
+                conn.outlived_binary = Some(listened);
                 self.coverage.saw("binary gone while a frame waited");
             }
             other => return Err(format!("a phone drops its frame for {other:?}")),

@@ -51,7 +51,7 @@ impl World {
         }
         let seen = conn.client.pings.iter_mut().filter(|ping| ping.ends_at <= line.consumed);
         for ping in seen.filter(|ping| ping.due_from.is_none()) {
-            ping.due_from = Some(line.taken);
+            ping.due_from = Some(line.bound_up_to());
         }
     }
 
@@ -106,7 +106,7 @@ impl World {
         let conn = &mut self.conns[number];
         let line = conn.client.line.borrow();
         if conn.cause.is_some() && conn.over_from.is_none() {
-            conn.over_from = Some(line.taken);
+            conn.over_from = Some(line.bound_up_to());
         }
         drop(line);
         ensure!(

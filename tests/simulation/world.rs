@@ -79,6 +79,8 @@ pub(crate) struct Conn {
     pub(crate) read_on: Option<u64>,
     /// A phone's: the step in which a frame came for a binary that was gone already.
     pub(crate) came_late: Option<u64>,
+    /// Bytes that had been read when a frame was dropped because the binary went while it waited.
+    pub(crate) outlived_binary: Option<u64>,
     pub(crate) notice_queued: bool,
     pub(crate) notified: bool,
     /// A phone's: the frames that its binary sent to it.
@@ -237,6 +239,7 @@ impl World {
             arrived: 0,
             read_on: None,
             came_late: None,
+            outlived_binary: None,
             notice_queued: false,
             notified: false,
             expected: Vec::new(),

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use pyrycode_relay::relay::transport::Transport;
 use smol::io::{AsyncRead, AsyncWrite};
 
 /// A frame as a server sends it: its first byte and its payload.
@@ -189,6 +190,8 @@ impl AsyncRead for MemorySocket {
         Poll::Ready(Ok(count))
     }
 }
+
+impl Transport for MemorySocket {}
 
 impl AsyncWrite for MemorySocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

@@ -7,18 +7,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_lite::future;
-use smol::io::{AsyncRead, AsyncWrite};
 
 use super::{SCRATCH, Session};
 use crate::relay::end::End;
 use crate::relay::observer::{DropReason, Endpoint};
 use crate::relay::outbox::Item;
 use crate::relay::shared::Shared;
+use crate::relay::transport::Transport;
 
 /// How long a connection that ended may take to get its close frame and to hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: Transport + Unpin> Session<S> {
     /// Sends the close frame that belongs to `end` and hangs up, within a bounded time.
     pub async fn farewell(mut self, end: End) {
         if let Some((code, reason)) = end.last_words() {
@@ -95,7 +95,7 @@ impl<S> Drop for Session<S> {
 /// Says farewell to a connection that was upgraded and will not be served.
 pub(crate) async fn refuse<S>(socket: S, end: End, shared: Arc<Shared>)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Transport + Unpin,
 {
     // Nothing is ever queued or read as a message here: the outbox and the limits only have to exist.
     let outbox = shared.outbox(Endpoint::Client);

@@ -1,0 +1,376 @@
+//! A socket with TLS on it.
+//!
+//! The protocol is rustls', through its unbuffered interface: bytes are decrypted in a buffer that belongs to the thread, and
+//! encrypted in another one, so that an idle connection has no buffers of its own. It has some only while it holds a part of a
+//! record, plaintext that its reader had no room for, or ciphertext that the kernel has not taken.
+//!
+//! [`TlsSocket`] answers a write when the kernel has the ciphertext, never before, so that whoever counts writes counts
+//! deliveries ([`Transport`]). What is sealed must go out in order: if the kernel takes a part of it, the next write has to
+//! begin with the same bytes.
+//!
+//! [`accept`] makes the handshake. Who speaks HTTP without TLS is told so in HTTP, because that is a person with a wrong URL.
+
+mod handshake;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus, WriteTraffic};
+use rustls::{Error, ServerConfig};
+use smol::io::{AsyncRead, AsyncWrite};
+
+use super::socket::Socket;
+use crate::relay::transport::Transport;
+
+pub use handshake::{Handshaken, NoTls, accept};
+
+/// Bytes decrypted at a time. More than one record, so that large frames take few reads.
+const CIPHERTEXT: usize = 64 * 1024;
+
+/// Plaintext bytes sealed at a time: what a connection whose peer does not read holds in ciphertext.
+const SEALED_AT_ONCE: usize = 64 * 1024;
+
+/// More than what sealing adds to [`SEALED_AT_ONCE`] bytes.
+const OVERHEAD: usize = 1024;
+
+/// The longest record (RFC 8446 § 5.2, RFC 5246 § 6.2.3), with its header.
+const RECORD: usize = 16 * 1024 + 2048 + 5;
+
+/// More than a sealed `close_notify` has.
+const GOODBYE: usize = 128;
+
+/// Reads without plaintext, one after the other, before others have their turn.
+const FRUITLESS: usize = 4;
+
+thread_local! {
+    static OPENING: RefCell<Vec<u8>> = RefCell::new(vec![0; CIPHERTEXT]);
+    static SEALING: RefCell<Vec<u8>> = RefCell::new(vec![0; SEALED_AT_ONCE + OVERHEAD]);
+}
+
+/// An accepted connection with TLS on it.
+pub struct TlsSocket {
+    socket: Socket,
+    tls: UnbufferedServerConnection,
+    /// Ciphertext that is not a whole record, or not a whole handshake message.
+    incoming: Vec<u8>,
+    /// Plaintext that was not taken, and where it begins.
+    plain: Vec<u8>,
+    taken: usize,
+    /// Ciphertext that the kernel has not taken, and where it begins.
+    outgoing: Vec<u8>,
+    sent: usize,
+    /// Plaintext bytes of the last write that are sealed in `outgoing`.
+    begun: usize,
+    has_moved: bool,
+    /// Nothing more is read.
+    at_end: bool,
+    said_goodbye: bool,
+}
+
+impl fmt::Debug for TlsSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsSocket").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// Where plaintext goes: to the reader, and what it has no room for aside.
+struct Sink<'a> {
+    buf: &'a mut [u8],
+    filled: usize,
+    aside: &'a mut Vec<u8>,
+}
+
+impl Sink<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        let room = self.buf.get_mut(self.filled..).unwrap_or_default();
+        let count = bytes.len().min(room.len());
+        let (now, later) = bytes.split_at(count);
+        room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+        self.filled += count;
+        self.aside.extend_from_slice(later);
+    }
+}
+
+impl TlsSocket {
+    fn new(socket: Socket, config: Arc<ServerConfig>) -> Result<Self, Error> {
+        Ok(Self {
+            socket,
+            tls: UnbufferedServerConnection::new(config)?,
+            incoming: Vec::new(),
+            plain: Vec::new(),
+            taken: 0,
+            outgoing: Vec::new(),
+            sent: 0,
+            begun: 0,
+            has_moved: false,
+            at_end: false,
+            said_goodbye: false,
+        })
+    }
+
+    /// Reads from the socket once and takes what came apart. `Ready(0)`: nothing was said, or there will be nothing more
+    /// (`at_end`).
+    fn poll_open(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<Result<usize, Broken>> {
+        OPENING.with_borrow_mut(|opening| {
+            let have = self.incoming.len();
+            let (old, free) = opening.split_at_mut(have.min(CIPHERTEXT));
+            old.copy_from_slice(&self.incoming);
+            let count = ready!(Pin::new(&mut self.socket).poll_read(cx, free))?;
+            if count == 0 {
+                self.at_end = true;
+                return Poll::Ready(Ok(0));
+            }
+            let input = opening.get_mut(..have + count).unwrap_or_default();
+            let mut sink = Sink { buf, filled: 0, aside: &mut self.plain };
+            let opened = open(&mut self.tls, input, &mut sink, &mut self.outgoing);
+            let filled = sink.filled;
+            let Opened { consumed, closed } = opened.inspect_err(|_| self.at_end = true)?;
+            self.at_end |= closed;
+            let rest = input.get(consumed..).unwrap_or_default();
+            // What rustls has looked at and not discarded stays as it left it.
+            self.incoming.clear();
+            if rest.is_empty() {
+                self.incoming = Vec::new();
+            } else {
+                self.incoming.extend_from_slice(rest);
+            }
+            if self.incoming.len() > CIPHERTEXT - RECORD && filled == 0 {
+                return Poll::Ready(Err(Broken::Io(io::ErrorKind::InvalidData.into())));
+            }
+            Poll::Ready(Ok(filled))
+        })
+    }
+
+    fn take_plain(&mut self, buf: &mut [u8]) -> usize {
+        let waiting = self.plain.get(self.taken..).unwrap_or_default();
+        let count = waiting.len().min(buf.len());
+        buf.iter_mut().zip(waiting).for_each(|(to, from)| *to = *from);
+        self.taken += count;
+        if self.taken >= self.plain.len() {
+            self.plain = Vec::new();
+            self.taken = 0;
+        }
+        count
+    }
+
+    /// Hands ciphertext to the kernel until there is none.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(unsent) = self.outgoing.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
+            match ready!(Pin::new(&mut self.socket).poll_write(cx, unsent))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.sent += count,
+            }
+            self.has_moved = true;
+        }
+        if !self.outgoing.is_empty() {
+            self.outgoing = Vec::new();
+            self.sent = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Seals the beginning of `bytes` and offers it to the kernel; what that does not take is `outgoing`. Returns how many
+    /// bytes were sealed. There is nothing outgoing before.
+    fn seal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = bytes.get(..SEALED_AT_ONCE).unwrap_or(bytes);
+        SEALING.with_borrow_mut(|sealing| {
+            let mut writer = writer(&mut self.tls, &mut self.incoming)?;
+            let length =
+                writer.encrypt(bytes, sealing).map_err(|error| io::Error::other(error.to_string()))?;
+            let sealed = sealing.get(..length).unwrap_or_default();
+            let sent = match Pin::new(&mut self.socket).poll_write(cx, sealed) {
+                Poll::Ready(sent) => sent?,
+                Poll::Pending => 0,
+            };
+            self.has_moved |= sent > 0;
+            self.outgoing.extend_from_slice(sealed.get(sent..).unwrap_or_default());
+            Ok(bytes.len())
+        })
+    }
+
+    /// Says that nothing more will come (RFC 8446 § 6.1).
+    fn say_goodbye(&mut self) {
+        if mem::replace(&mut self.said_goodbye, true) || self.tls.is_handshaking() {
+            return;
+        }
+        let mut goodbye = [0; GOODBYE];
+        let Ok(mut writer) = writer(&mut self.tls, &mut self.incoming) else { return };
+        if let Ok(length) = writer.queue_close_notify(&mut goodbye) {
+            self.outgoing.extend_from_slice(goodbye.get(..length).unwrap_or_default());
+        }
+    }
+}
+
+impl AsyncRead for TlsSocket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        for _ in 0..FRUITLESS {
+            if !this.plain.is_empty() {
+                return Poll::Ready(Ok(this.take_plain(buf)));
+            }
+            if this.at_end || buf.is_empty() {
+                return Poll::Ready(Ok(0));
+            }
+            let opened = this.poll_open(cx, buf);
+            // What is to be answered to what was read; if the kernel takes none of it now, the next write carries it.
+            if let Poll::Ready(Err(error)) = this.poll_send(cx) {
+                return Poll::Ready(Err(error));
+            }
+            let count = ready!(opened).map_err(Broken::into_io)?;
+            if count > 0 {
+                return Poll::Ready(Ok(count));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for TlsSocket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_send(cx))?;
+        if this.begun == 0 {
+            this.begun = this.seal(cx, buf)?;
+            ready!(this.poll_send(cx))?;
+        }
+        // What a write has told of, nobody needs to ask for.
+        this.has_moved = false;
+        Poll::Ready(Ok(mem::take(&mut this.begun)))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.socket).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.say_goodbye();
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.socket).poll_close(cx)
+    }
+}
+
+impl Transport for TlsSocket {
+    fn begun(&self) -> usize {
+        self.begun
+    }
+
+    fn has_moved(&mut self) -> bool {
+        mem::take(&mut self.has_moved)
+    }
+}
+
+/// Why nothing more can be read.
+#[derive(Debug)]
+enum Broken {
+    Io(io::Error),
+    Tls(Error),
+}
+
+impl Broken {
+    fn into_io(self) -> io::Error {
+        match self {
+            Self::Io(error) => error,
+            Self::Tls(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+        }
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        Self::Tls(error)
+    }
+}
+
+/// What became of some ciphertext.
+struct Opened {
+    consumed: usize,
+    /// The peer has said goodbye.
+    closed: bool,
+}
+
+/// Takes ciphertext apart as far as it is complete. Plaintext goes to `sink`, what has to be answered to `outgoing`; of an
+/// error, too, the peer is told.
+fn open(
+    tls: &mut UnbufferedServerConnection,
+    input: &mut [u8],
+    sink: &mut Sink<'_>,
+    outgoing: &mut Vec<u8>,
+) -> Result<Opened, Error> {
+    let mut opened = Opened { consumed: 0, closed: false };
+    let mut failed = None;
+    loop {
+        let left = input.get_mut(opened.consumed..).unwrap_or_default();
+        let UnbufferedStatus { mut discard, state, .. } = tls.process_tls_records(left);
+        let more = match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record?;
+                    discard += record.discard;
+                    sink.put(record.payload);
+                }
+                true
+            }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                encode(outgoing, |to| data.encode(to))?;
+                true
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                true
+            }
+            Ok(ConnectionState::PeerClosed) => {
+                opened.closed = true;
+                true
+            }
+            Ok(_) => false,
+            // Once more, for the alert that goes with it.
+            Err(error) => failed.replace(error).is_none(),
+        };
+        opened.consumed += discard;
+        if !more {
+            return failed.map_or(Ok(opened), Err);
+        }
+    }
+}
+
+fn encode(
+    outgoing: &mut Vec<u8>,
+    mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) -> Result<(), Error> {
+    let start = outgoing.len();
+    let failed = |error: EncodeError| Error::General(error.to_string());
+    let Err(EncodeError::InsufficientSize(needed)) = encode(&mut []) else { return Ok(()) };
+    outgoing.resize(start + needed.required_size, 0);
+    let written = encode(outgoing.get_mut(start..).unwrap_or_default()).map_err(failed)?;
+    outgoing.truncate(start + written);
+    Ok(())
+}
+
+/// The writing side, which is there after the handshake. What came in and is incomplete must be shown to rustls whenever it
+/// is asked: it may know positions in it.
+fn writer<'c>(
+    tls: &'c mut UnbufferedServerConnection,
+    incoming: &'c mut [u8],
+) -> io::Result<WriteTraffic<'c, ServerConnectionData>> {
+    match tls.process_tls_records(incoming).state {
+        Ok(ConnectionState::WriteTraffic(writer)) => Ok(writer),
+        Ok(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}

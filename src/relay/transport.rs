@@ -1,0 +1,21 @@
+//! What a session needs of its socket beyond reading and writing.
+//!
+//! A frame counts as forwarded when its last byte was handed to the kernel. A socket that only passes bytes on answers a write
+//! when the kernel has them. One that encrypts first can be in between: bytes are sealed, and what they were sealed into is not
+//! all with the kernel. It answers `Pending` then, and says so here, because what was sealed has to go next.
+
+use smol::io::{AsyncRead, AsyncWrite};
+
+/// A socket that answers a write when the kernel has all of it.
+pub trait Transport: AsyncRead + AsyncWrite {
+    /// How many bytes, from the front of what the last write offered, are bound to go next although that write is pending.
+    /// The next write must begin with them.
+    fn begun(&self) -> usize {
+        0
+    }
+
+    /// Whether the kernel has taken anything since this was last asked that no write has told of.
+    fn has_moved(&mut self) -> bool {
+        false
+    }
+}
