@@ -6,8 +6,7 @@
 mod support;
 
 use std::io::Write;
-use std::net::{Ipv4Addr, Shutdown};
-use std::os::fd::AsFd;
+use std::net::Ipv4Addr;
 
 use support::client::{self, Client, Refused, binary_headers, connect_over, phone_headers};
 use support::http::{Http, upgrade};
@@ -199,31 +198,4 @@ fn every_end_of_a_connection_gives_the_place_back() {
         let metrics = wait_for_places(&relay, 0.0);
         assert_eq!(metrics.get("tracked_addresses{table=\"connections\"}"), 0.0);
     }
-}
-
-#[test]
-fn who_leaves_in_the_middle_of_the_upgrade_leaves_no_place_behind() {
-    let relay = Relay::with("[limits]\nconnections_per_address = 1\n");
-    for _ in 0..200 {
-        let mut stream = connect_from(host(9), relay.address);
-        stream.write_all(upgrade("/v2/client", &phone_headers("gone")).as_bytes()).unwrap();
-        // With a reset instead of an orderly end: the answer finds nobody.
-        socket2::SockRef::from(&stream.as_fd()).set_linger(Some(std::time::Duration::ZERO)).unwrap();
-        let _ = stream.shutdown(Shutdown::Read);
-        drop(stream);
-    }
-    let metrics = eventually("one outcome for each of them", || {
-        let metrics = relay.metrics();
-        let outcomes =
-            ["accept", "reject_404", "reject_bad_request"].map(|outcome| metrics.upgrades("client", outcome));
-        if outcomes.iter().sum::<f64>() == 200.0 { Ok(metrics) } else { Err(format!("{outcomes:?}")) }
-    });
-    // Who was still there when its answer was written was upgraded, and then found nobody.
-    let upgraded = metrics.upgrades("client", "reject_404");
-    let closed = ["no_server", "peer_lost", "peer_closed"].map(|cause| metrics.closed("client", cause));
-    assert_eq!(closed.iter().sum::<f64>(), upgraded, "{closed:?}");
-    let metrics = wait_for_places(&relay, 0.0);
-    assert_eq!(metrics.get("handshakes_in_progress"), 0.0);
-    let mut there = phone(&relay, 9, "gone").unwrap();
-    assert_eq!(there.closed().0, 4404);
 }

@@ -15,7 +15,7 @@ use support::client::{self, Client, binary_headers, close_frame};
 use support::held::{Held, TEXT};
 use support::http::{Http, request, upgrade};
 use support::kept::Kept;
-use support::relay::{Metrics, Options, Relay};
+use support::relay::{Metrics, Options, Relay, bound_beyond_a_frame};
 use support::{DEADLINE, eventually};
 
 const TO_PHONE: &str = "binary_to_phone";
@@ -114,8 +114,7 @@ fn connections_that_are_still_in_http_are_told_and_no_other_comes_in() {
     assert_eq!(answers.each_ref().map(|answer| answer.status), [503; 3]);
     assert!(answers[0].body.starts_with("{\"status\":\"draining\""), "{}", answers[0].body);
     assert_eq!(answers.each_ref().map(|answer| answer.header("retry-after")), [None, Some("3"), Some("3")]);
-    let refused = TcpStream::connect(relay.address).map_err(|error| error.kind());
-    assert_eq!(refused.map(drop), Err(ErrorKind::ConnectionRefused));
+    assert_eq!(relay.knock(), Err(ErrorKind::ConnectionRefused));
     let metrics = relay.metrics();
     for endpoint in ["server", "client"] {
         assert!(is(metrics.upgrades(endpoint, "reject_draining"), 1), "{endpoint}");
@@ -188,11 +187,13 @@ fn what_is_still_there_at_the_timeout_is_cut() {
     assert!(relay.events_named("drained").is_empty());
     // The binary is not blocked, and is told.
     assert_eq!(binary.closed(), (1001, "shutting down; retry-after=1".to_owned()));
-    // What died is counted before the process ends, all but a frame that is half written.
+    // What died is counted before the process ends, all but what is half written.
     let frames = std::iter::from_fn(|| client::read_frame(slow.socket()));
     let arrived = frames.filter(|(first, _)| *first == TEXT).count();
     let dropped = last.dropped(TO_PHONE, "receiver_closed");
-    assert!(is(dropped, QUEUED - arrived) || is(dropped, QUEUED - arrived - 1), "{arrived} and {dropped}");
+    let uncounted = (QUEUED - arrived) as f64 - dropped;
+    let most = 1.0 + (bound_beyond_a_frame() / 10_000.0).ceil();
+    assert!((0.0..=most).contains(&uncounted), "{arrived} and {dropped}");
     assert!(is(last.forwarded(TO_PHONE), arrived) && is(last.dropped_in_all(TO_PHONE) - dropped, 0));
     assert!(is(last.closed("client", "shutting_down"), 1) && is(last.closed("server", "shutting_down"), 2));
 }

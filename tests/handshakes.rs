@@ -6,7 +6,6 @@
 mod support;
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
 
 use support::client::{Client, binary_headers, frame, phone_headers, raw_with};
 use support::eventually;
@@ -72,31 +71,6 @@ fn who_opens_connections_without_end_cuts_its_own() {
     assert!(patient.hung_up().starts_with("HTTP/1.1 426 "), "the oldest of all, and not cut");
     // The line names whose connection was cut, and not whoever came.
     assert_eq!(relay.wait_for_event("capacity_reached")["remote"], "127.0.0.9");
-}
-
-#[test]
-fn sending_now_and_then_does_not_move_the_deadline() {
-    let relay = Relay::with(
-        "[client_address]\nsource = \"proxy-protocol\"\ntrusted = [\"127.0.0.2/32\"]\n\
-         [limits]\nhandshake_timeout = \"1s\"\n",
-    );
-    // One deadline for the header and the request together: each of them alone would be in time.
-    let mut http = Http::connect_from(host(2), relay.address);
-    let began = Instant::now();
-    let bytes = b"PROXY TCP4 203.0.113.1 127.0.0.1 1 2\r\nGET /healthz HTTP/1.1\r\nHost: a.long.name\r\n";
-    let mut sent = 0;
-    let ended = eventually("the end of a connection that drips", || {
-        let due = began + Duration::from_millis(20 * sent as u64);
-        if Instant::now() >= due && sent < bytes.len() {
-            http.send(&bytes[sent..=sent]);
-            sent += 1;
-        }
-        if http.is_open() { Err(format!("{sent} bytes sent")) } else { Ok(began.elapsed()) }
-    });
-    assert!(ended >= Duration::from_millis(900), "{ended:?}");
-    assert!(sent > 40 && sent < bytes.len(), "past the PROXY header and in the request: {sent}");
-    wait_for(&relay, "handshake_failures_total{stage=\"timeout\"}", 1.0);
-    assert_eq!(series(&relay, "handshake_failures_total{stage=\"http\"}"), 0.0);
 }
 
 #[test]

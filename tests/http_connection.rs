@@ -3,7 +3,6 @@
 mod support;
 
 use std::io::Write;
-use std::net::TcpStream;
 
 use support::client::{self, Client, STALLING, binary_headers, phone_headers};
 use support::eventually;
@@ -146,9 +145,9 @@ fn while_draining_health_and_upgrades_are_unavailable() {
     assert_eq!(answer.status, 503);
     assert_eq!(answer.header("retry-after"), Some("5"));
     assert_eq!(relay.metrics().outcomes_since(&before), ["server reject_draining 1"]);
-    eventually("no more connections", || match TcpStream::connect(relay.address) {
+    eventually("no more connections", || match relay.knock() {
         Err(_) => Ok(()),
-        Ok(_) => Err("a connection".to_owned()),
+        Ok(()) => Err("a connection".to_owned()),
     });
 
     phone.drop_connection();

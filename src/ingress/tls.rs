@@ -34,7 +34,7 @@ pub use handshake::{Handshaken, NoTls, accept};
 const CIPHERTEXT: usize = 64 * 1024;
 
 /// Plaintext bytes sealed at a time: what a connection whose peer does not read holds in ciphertext.
-const SEALED_AT_ONCE: usize = 64 * 1024;
+const SEALED_AT_ONCE: usize = 16 * 1024;
 
 /// More than what sealing adds to [`SEALED_AT_ONCE`] bytes.
 const OVERHEAD: usize = 1024;

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
+use super::client::phone_headers;
 use super::connect_from;
 
 /// The headers that make a request a WebSocket upgrade.
@@ -28,6 +29,12 @@ pub fn request(line: &str, headers: &[(&str, &str)]) -> String {
 /// An upgrade request to `path` with these headers besides the WebSocket ones.
 pub fn upgrade(path: &str, headers: &[(&str, &str)]) -> String {
     request(&format!("GET {path} HTTP/1.1"), &[&WEBSOCKET[..], headers].concat())
+}
+
+/// An upgrade of a phone with these `X-Forwarded-For` lines.
+pub fn forwarded(lines: &[&str]) -> String {
+    let lines = lines.iter().map(|line| ("X-Forwarded-For", *line));
+    upgrade("/v2/client", &phone_headers("nobody").into_iter().chain(lines).collect::<Vec<_>>())
 }
 
 /// What came back.

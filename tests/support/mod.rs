@@ -14,6 +14,7 @@ pub mod held;
 pub mod http;
 pub mod kept;
 pub mod relay;
+pub mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

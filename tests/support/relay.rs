@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use super::tls::{Authority, NAME, Tunnel};
 use super::{DEADLINE, eventually, random};
 
 /// A running relay. It is killed when this is dropped.
@@ -16,8 +17,11 @@ pub struct Relay {
     child: Child,
     log: Arc<Mutex<Vec<Value>>>,
     program: Program,
-    /// Where it serves.
+    /// For the tests of `over_tls`, what takes their plain connections.
+    tunnel: Option<Tunnel>,
+    /// Where it serves; if there is a tunnel, its address.
     pub address: SocketAddr,
+    own_address: SocketAddr,
     /// Where its metrics are.
     pub metrics_address: SocketAddr,
 }
@@ -25,13 +29,20 @@ pub struct Relay {
 /// The program with a configuration file of its own, not yet started.
 pub struct Program {
     directory: tempfile::TempDir,
+    /// Its certificate, if it is there only because everything runs over TLS.
+    keys: Option<tempfile::TempDir>,
+}
+
+/// Whether the tests that use this run as part of `over_tls`: with TLS between them and the relay.
+pub fn is_over_tls() -> bool {
+    env!("CARGO_CRATE_NAME") == "over_tls"
 }
 
 impl Program {
     /// Writes the configuration.
     pub fn new(config: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let program = Self { directory };
+        let program = Self { directory, keys: None };
         std::fs::write(program.config_path(), config).expect("a configuration");
         program
     }
@@ -64,6 +75,11 @@ impl Program {
     }
 }
 
+/// Bytes that are bound to go to a client next, beyond the frame that is half written: what is sealed together.
+pub fn bound_beyond_a_frame() -> f64 {
+    if is_over_tls() { 16.0 * 1024.0 } else { 0.0 }
+}
+
 /// How to start one.
 #[derive(Default)]
 pub struct Options {
@@ -90,7 +106,15 @@ impl Relay {
     /// As told.
     pub fn with_options(options: Options) -> Self {
         let metrics_address = free_metrics_address();
-        let program = Program::new(&completed(&options.config, metrics_address));
+        let (program, trusted) = if is_over_tls() && !options.config.contains("[tls]") {
+            let authority = Authority::new();
+            let keys = tempfile::tempdir().expect("a directory");
+            let section = authority.issue(&[NAME]).write(keys.path()).section();
+            let config = format!("{}{section}", completed(&options.config, metrics_address));
+            (Program { keys: Some(keys), ..Program::new(&config) }, Some(authority.client()))
+        } else {
+            (Program::new(&completed(&options.config, metrics_address)), None)
+        };
         let mut command = match options.descriptors {
             Some(descriptors) => program.command_with_descriptors(descriptors),
             None => program.command(),
@@ -108,13 +132,25 @@ impl Relay {
                 }
             }
         });
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut relay =
-            Self { child, log, program, address: SocketAddr::from(([0, 0, 0, 0], 0)), metrics_address };
+            Self { child, log, program, tunnel: None, address, own_address: address, metrics_address };
         let listening = relay.wait_for_event("listening");
         relay.address =
             listening["listen"].as_str().expect("an address").parse().expect("an address that parses");
+        relay.own_address = relay.address;
         relay.wait_for_event("ready");
+        if let Some(trusted) = trusted {
+            let tunnel = Tunnel::to(relay.address, trusted);
+            relay.address = tunnel.address();
+            relay.tunnel = Some(tunnel);
+        }
         relay
+    }
+
+    /// Whether it takes connections, and if not, why.
+    pub fn knock(&self) -> Result<(), std::io::ErrorKind> {
+        TcpStream::connect(self.own_address).map(drop).map_err(|error| error.kind())
     }
 
     /// The process.
