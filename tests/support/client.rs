@@ -17,8 +17,8 @@ use super::{DEADLINE, connect_from, eventually};
 pub const STALLING: &str = "[limits]\nphone_queue = \"64MiB\"\n";
 
 /// A WebSocket client.
-pub struct Client {
-    ws: WebSocket<TcpStream>,
+pub struct Client<S = TcpStream> {
+    ws: WebSocket<S>,
 }
 
 /// Why a client was not upgraded: the status, and the body's line.
@@ -38,15 +38,24 @@ pub fn connect(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Res
 /// The same over a connection that is there already.
 pub fn connect_over(stream: TcpStream, path: &str, headers: &[(&str, &str)]) -> Result<Client, Refused> {
     let address = stream.peer_addr().expect("a peer");
-    match client(request(address, path, headers), stream) {
+    upgrade_over(stream, &format!("ws://{address}{path}"), headers)
+}
+
+/// The same over a stream that is not a bare socket, for a whole URL.
+pub fn upgrade_over<S: Read + Write>(
+    stream: S,
+    url: &str,
+    headers: &[(&str, &str)],
+) -> Result<Client<S>, Refused> {
+    match client(request(url, headers), stream) {
         Ok((ws, _)) => Ok(Client { ws }),
         Err(HandshakeError::Failure(Error::Http(response))) => Err(refused(&response)),
         Err(error) => panic!("the handshake failed: {error}"),
     }
 }
 
-fn request(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Request<()> {
-    let mut request = format!("ws://{address}{path}").into_client_request().expect("a request");
+fn request(url: &str, headers: &[(&str, &str)]) -> Request<()> {
+    let mut request = url.into_client_request().expect("a request");
     for (name, value) in headers {
         request.headers_mut().append(
             async_tungstenite::tungstenite::http::HeaderName::from_bytes(name.as_bytes()).expect("a name"),
@@ -84,7 +93,9 @@ impl Client {
     pub fn phone(relay: &Relay, server_id: &str) -> Self {
         connect(relay.address, "/v2/client", &phone_headers(server_id)).expect("upgraded")
     }
+}
 
+impl<S: Read + Write> Client<S> {
     /// Sends a text message.
     pub fn send(&mut self, text: impl AsRef<str>) {
         self.ws.send(Message::text(text.as_ref().to_owned())).expect("sends");
@@ -167,7 +178,9 @@ impl Client {
             }
         }
     }
+}
 
+impl Client {
     /// The bare socket.
     pub fn socket(&mut self) -> &mut TcpStream {
         self.ws.get_mut()

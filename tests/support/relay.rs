@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::tls::{Authority, NAME, Tunnel};
+use super::tls::{Ca, NAME, Tunnel};
 use super::{DEADLINE, eventually, random};
 
 /// A running relay. It is killed when this is dropped.
@@ -107,11 +107,11 @@ impl Relay {
     pub fn with_options(options: Options) -> Self {
         let metrics_address = free_metrics_address();
         let (program, trusted) = if is_over_tls() && !options.config.contains("[tls]") {
-            let authority = Authority::new();
+            let ca = Ca::new();
             let keys = tempfile::tempdir().expect("a directory");
-            let section = authority.issue(&[NAME]).write(keys.path()).section();
+            let section = ca.issue(&[NAME]).write(keys.path()).section();
             let config = format!("{}{section}", completed(&options.config, metrics_address));
-            (Program { keys: Some(keys), ..Program::new(&config) }, Some(authority.client()))
+            (Program { keys: Some(keys), ..Program::new(&config) }, Some(ca.client()))
         } else {
             (Program::new(&completed(&options.config, metrics_address)), None)
         };

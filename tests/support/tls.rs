@@ -3,8 +3,8 @@
 //! A [`Tunnel`] takes plain connections and passes their bytes on through TLS, from the address that the client comes from. It
 //! passes on an end and a reset as what they are, so that a test for plain connections says the same about connections with TLS.
 
-use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,14 +17,18 @@ use futures_rustls::TlsConnector;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use socket2::{Domain, SockRef, Socket, Type};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use super::connect_from;
 
 /// The name that certificates are for if nothing else is said.
 pub const NAME: &str = "relay.example.com";
 
-/// An authority of the test's own.
-pub struct Authority {
+/// A certificate authority of the test's own.
+pub struct Ca {
     certificate: rcgen::Certificate,
     key: KeyPair,
 }
@@ -74,7 +78,7 @@ pub fn replace(path: &Path, text: &str, mode: u32) {
     std::fs::rename(&beside, path).expect("takes its place");
 }
 
-impl Authority {
+impl Ca {
     pub fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -243,4 +247,62 @@ fn dial(near: &TcpStream, target: SocketAddr) -> io::Result<TcpStream> {
 /// The close of the socket will be a reset.
 fn reset(socket: &impl AsFd) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// A connection with TLS, blocking, with a deadline on every read and write.
+pub struct Secure(StreamOwned<ClientConnection, TcpStream>);
+
+impl Secure {
+    /// Connects and makes the handshake, as a client that asks for `name`.
+    ///
+    /// # Errors
+    /// What the handshake failed with.
+    pub fn connect(address: SocketAddr, name: &str, client: &Arc<ClientConfig>) -> io::Result<Self> {
+        Self::over(connect_from(Ipv4Addr::LOCALHOST, address), name, client)
+    }
+
+    /// The same over a connection that is there already.
+    ///
+    /// # Errors
+    /// As for [`Self::connect`].
+    pub fn over(mut stream: TcpStream, name: &str, client: &Arc<ClientConfig>) -> io::Result<Self> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut tls = ClientConnection::new(Arc::clone(client), name).expect("a client");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream)?;
+        }
+        Ok(Self(StreamOwned::new(tls, stream)))
+    }
+
+    /// What was negotiated, what the relay showed, and so on.
+    pub fn tls(&self) -> &ClientConnection {
+        &self.0.conn
+    }
+
+    /// Sends a request and reads the whole answer, to the end of the connection.
+    pub fn ask(mut self, request: &str) -> String {
+        self.0.write_all(request.as_bytes()).expect("takes the request");
+        let mut answer = Vec::new();
+        // The end may come without a goodbye if the relay was told to be quick.
+        let _ = self.0.read_to_end(&mut answer);
+        String::from_utf8(answer).expect("an answer in UTF-8")
+    }
+
+    /// The status of the answer to `GET /healthz` for this host.
+    pub fn health(self, host: &str) -> String {
+        let answer = self.ask(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    }
+
+    /// The end of the certificate that the relay showed.
+    pub fn certificate_ends(&self) -> i64 {
+        let shown = self.0.conn.peer_certificates().expect("a certificate").first().expect("a certificate");
+        let (_, parsed) = X509Certificate::from_der(shown).expect("a certificate");
+        parsed.validity().not_after.timestamp()
+    }
+
+    /// For whoever speaks something else through it.
+    pub fn into_stream(self) -> StreamOwned<ClientConnection, TcpStream> {
+        self.0
+    }
 }

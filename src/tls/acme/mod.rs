@@ -134,8 +134,9 @@ impl Acme {
             let attempt = AssertUnwindSafe(self.attempt()).catch_unwind().await;
             let attempt = attempt.unwrap_or_else(|_| Err("the client of the authority panicked".to_owned()));
             let got = attempt.and_then(|issued| {
+                self.show(&issued)?;
                 event::certificate_issued(issued.names(), issued.not_after());
-                self.show(&issued).map(|()| issued.validity())
+                Ok(issued.validity())
             });
             let now = SystemTime::now();
             self.listener.ordered(got.is_ok());
