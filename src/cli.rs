@@ -66,14 +66,22 @@ const PROBE_AFTER: &str = "\
 The probe claims a random server-id of its own (or the one that --server-id names), so it disturbs nobody. Afterwards the relay keeps that server-id \
 for its grace period, as it does for every binary, and then counts one grace expiry.
 
+With wss:// every connection goes through TLS, and the relay's certificate must be valid, be for the host of the URL, \
+and come from an authority that this system trusts, or from one in the file of --ca.
+
 Exit codes:
   0   every frame arrived, unchanged and in order
-  1   the relay is not there, refuses, or answers wrongly; standard error says which
+  1   the relay is not there, refuses, answers wrongly, or shows a certificate that cannot be
+      trusted; standard error says which
   64  the arguments make no sense
 
 Examples:
   pyrycode-relay probe ws://127.0.0.1:8080
       Send 100 frames each way.
+  pyrycode-relay probe wss://relay.example.com
+      Go through TLS, and see until when the certificate is valid.
+  pyrycode-relay probe wss://relay.internal --ca /etc/ssl/our-ca.pem
+      Trust an authority of one's own, and no other.
   pyrycode-relay probe ws://127.0.0.1:8080 --count 1000 --size 65536 --json
       Send larger frames, and print the result for a program to read.";
 
@@ -135,7 +143,10 @@ pub struct CheckArgs {
 pub struct ProbeArgs {
     /// Address of the relay.
     // Given apart from the comment: angle brackets or backquotes around the address do not belong in the help.
-    #[arg(value_name = "URL", help = "Address of the relay, such as ws://127.0.0.1:8080")]
+    #[arg(
+        value_name = "URL",
+        help = "Address of the relay, such as ws://127.0.0.1:8080 or wss://relay.example.com"
+    )]
     pub url: String,
 
     /// Frames to send each way
@@ -155,6 +166,12 @@ pub struct ProbeArgs {
     /// It must be one that no binary uses: one that is in use is refused (and its binary not disturbed).
     #[arg(long, value_name = "ID", value_parser = server_id)]
     pub server_id: Option<String>,
+
+    /// Verify a wss:// relay's certificate with those in this PEM file, instead of the system's
+    ///
+    /// The file holds one or several certificates of authorities. None but these are trusted then.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 
     /// Print the result as one JSON object
     #[arg(long)]

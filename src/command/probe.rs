@@ -5,6 +5,9 @@
 //! that leaves. It makes three connections in all, leaves nothing behind, and needs no configuration. Where a relay has an
 //! access list, a server-id that is on it and that nobody uses must be named.
 //!
+//! To a `wss://` address, every connection goes through TLS, and a relay whose certificate cannot be verified is not
+//! spoken to. The authorities that may vouch for it are the system's, or those in a file ([`Plan::with_ca`]).
+//!
 //! Everything runs on the calling thread (name resolution apart, which blocks and has a thread of its own). Every
 //! single wait has a deadline, and so has the whole.
 //!
@@ -18,26 +21,34 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use super::{CommandError, Exit};
 use crate::cli::ProbeArgs;
 
 mod answer;
+mod certificate;
 mod clock;
 mod dial;
 mod envelope;
 mod explain;
 mod frame;
 mod link;
+mod mistrust;
 mod refusal;
 mod report;
 mod steps;
 mod target;
+mod tls;
+mod transport;
+mod trust;
 
 pub use frame::{LARGEST_FRAME, SMALLEST_FRAME};
-pub use report::{Failure, Report, RoundTrip};
+pub use report::{Failure, Report, RoundTrip, TlsSession};
 pub use target::{Target, TargetError};
+pub use trust::CaError;
+use trust::Trust;
 
 /// How the probe introduces itself.
 const USER_AGENT: &str = concat!("pyrycode-relay-probe/", env!("CARGO_PKG_VERSION"));
@@ -47,7 +58,7 @@ const USER_AGENT: &str = concat!("pyrycode-relay-probe/", env!("CARGO_PKG_VERSIO
 pub struct Deadlines {
     /// A TCP connection, over all addresses of a name; resolving the name has the same again.
     pub connect: Duration,
-    /// Any other single thing: an answer, a frame, a close.
+    /// Any other single thing: a TLS handshake, an answer, a frame, a close.
     pub step: Duration,
     /// The whole probe.
     pub overall: Duration,
@@ -80,6 +91,7 @@ pub struct Plan {
     size: usize,
     deadlines: Deadlines,
     server_id: Option<String>,
+    trust: Trust,
 }
 
 /// Why a plan is not possible.
@@ -90,6 +102,10 @@ pub enum PlanError {
     Count,
     /// Frames of this size cannot be made or cannot be sent.
     Size(usize),
+    /// Certificates to verify TLS with are named, and the target has no TLS.
+    CaWithoutTls,
+    /// The file of certificates, its name quoted, is of no use.
+    Ca(String, CaError),
 }
 
 impl fmt::Display for PlanError {
@@ -101,6 +117,11 @@ impl fmt::Display for PlanError {
                 "--size {size} is not possible: a probe's frame has {SMALLEST_FRAME} to {LARGEST_FRAME} bytes, \
                  more than 262144 only if the relay's session.max_frame allows it (example: --size 256)"
             ),
+            Self::CaWithoutTls => f.write_str(
+                "--ca names certificates to verify TLS with, and there is no TLS to a ws:// address; leave --ca out, \
+                 or probe the wss:// address",
+            ),
+            Self::Ca(file, error) => write!(f, "--ca: {file} {error}"),
         }
     }
 }
@@ -120,7 +141,8 @@ impl Plan {
         if !(SMALLEST_FRAME..=LARGEST_FRAME).contains(&size) {
             return Err(PlanError::Size(size));
         }
-        Ok(Self { target, count, size, deadlines: Deadlines::of(count, size), server_id: None })
+        let deadlines = Deadlines::of(count, size);
+        Ok(Self { target, count, size, deadlines, server_id: None, trust: Trust::System })
     }
 
     /// The same, within other deadlines.
@@ -133,6 +155,20 @@ impl Plan {
     #[must_use]
     pub fn with_server_id(self, server_id: String) -> Self {
         Self { server_id: Some(server_id), ..self }
+    }
+
+    /// The same with the certificates in this PEM file, instead of those in the system's store, to verify the relay's
+    /// with.
+    ///
+    /// # Errors
+    ///
+    /// If the target is not a `wss://` address, or the file cannot be read or does not hold certificates.
+    pub fn with_ca(self, file: &Path) -> Result<Self, PlanError> {
+        if !self.target.is_tls() {
+            return Err(PlanError::CaWithoutTls);
+        }
+        let trust = Trust::in_file(file).map_err(|error| PlanError::Ca(trust::shown(file), error))?;
+        Ok(Self { trust, ..self })
     }
 }
 
@@ -152,7 +188,7 @@ pub fn execute(plan: &Plan, say: &mut dyn FnMut(&str)) -> Report {
 ///
 /// # Errors
 ///
-/// [`Exit::Usage`] if the URL or the size cannot be, with nothing sent and nothing printed; [`Exit::ProbeFailed`] if
+/// [`Exit::Usage`] if the URL, the size or the file of certificates cannot be, with nothing sent and nothing printed; [`Exit::ProbeFailed`] if
 /// the relay cannot be reached or does not do what it must; [`Exit::Internal`] if the JSON cannot be printed.
 pub fn probe(args: &ProbeArgs) -> Result<(), CommandError> {
     let usage = |message: String| CommandError::new(Exit::Usage, message);
@@ -161,6 +197,9 @@ pub fn probe(args: &ProbeArgs) -> Result<(), CommandError> {
     let mut plan = Plan::new(target, args.count, args.size).map_err(|error| usage(error.to_string()))?;
     if let Some(server_id) = &args.server_id {
         plan = plan.with_server_id(server_id.clone());
+    }
+    if let Some(file) = &args.ca {
+        plan = plan.with_ca(file).map_err(|error| usage(error.to_string()))?;
     }
 
     let mut out = io::stdout().lock();

@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use smol::Executor;
+use smol::io::AsyncWriteExt;
 use smol_hyper::rt::FuturesIo;
 
 use super::admission::{Admission, Admitted};
@@ -134,7 +135,12 @@ impl Ingress {
             let Some(peer) = self.arrive(&mut socket, peer).await? else { return Ok(None) };
             handshake.is_of(ClientKey::from(peer));
             let Some(secured) = self.secure(socket, peer).await? else { return Ok(None) };
-            self.speak_http(secured, peer, &handshake, &progress).await.map(Some)
+            let (mut stream, read) = self.speak_http(secured, peer, &handshake, &progress).await?;
+            if !progress.has_admitted() {
+                // TLS has an end of its own, without which a client may take what it got for cut off.
+                let _ = stream.close().await;
+            }
+            Ok(Some((stream, read)))
         };
         let cut = async {
             match door {
@@ -339,6 +345,10 @@ impl Progress {
 
     fn answered(&self) -> usize {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    fn has_admitted(&self) -> bool {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn admitted(self) -> Option<Admitted> {

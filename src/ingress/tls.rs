@@ -70,7 +70,8 @@ pub struct TlsSocket {
     has_moved: bool,
     /// Nothing more is read.
     at_end: bool,
-    said_goodbye: bool,
+    /// Nothing more is sealed: goodbye was said, or an alert.
+    silent: bool,
 }
 
 impl fmt::Debug for TlsSocket {
@@ -110,7 +111,7 @@ impl TlsSocket {
             begun: 0,
             has_moved: false,
             at_end: false,
-            said_goodbye: false,
+            silent: false,
         })
     }
 
@@ -130,7 +131,14 @@ impl TlsSocket {
             let mut sink = Sink { buf, filled: 0, aside: &mut self.plain };
             let opened = open(&mut self.tls, input, &mut sink, &mut self.outgoing);
             let filled = sink.filled;
-            let Opened { consumed, closed } = opened.inspect_err(|_| self.at_end = true)?;
+            let Opened { consumed, closed } = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    (self.at_end, self.silent) = (true, true);
+                    // What came whole before it came.
+                    return Poll::Ready(if filled > 0 { Ok(filled) } else { Err(error.into()) });
+                }
+            };
             self.at_end |= closed;
             let rest = input.get(consumed..).unwrap_or_default();
             // What rustls has looked at and not discarded stays as it left it.
@@ -178,6 +186,9 @@ impl TlsSocket {
     /// Seals the beginning of `bytes` and offers it to the kernel; what that does not take is `outgoing`. Returns how many
     /// bytes were sealed. There is nothing outgoing before.
     fn seal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        if self.silent {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let bytes = bytes.get(..SEALED_AT_ONCE).unwrap_or(bytes);
         SEALING.with_borrow_mut(|sealing| {
             let mut writer = writer(&mut self.tls, &mut self.incoming)?;
@@ -196,7 +207,7 @@ impl TlsSocket {
 
     /// Says that nothing more will come (RFC 8446 § 6.1).
     fn say_goodbye(&mut self) {
-        if mem::replace(&mut self.said_goodbye, true) || self.tls.is_handshaking() {
+        if mem::replace(&mut self.silent, true) || self.tls.is_handshaking() {
             return;
         }
         let mut goodbye = [0; GOODBYE];
@@ -304,8 +315,8 @@ struct Opened {
     closed: bool,
 }
 
-/// Takes ciphertext apart as far as it is complete. Plaintext goes to `sink`, what has to be answered to `outgoing`; of an
-/// error, too, the peer is told.
+/// Takes ciphertext apart as far as it is complete. Plaintext goes to `sink`, and what has to be answered to `outgoing`. After
+/// an error that is its alert, and rustls must not be asked again.
 fn open(
     tls: &mut UnbufferedServerConnection,
     input: &mut [u8],
@@ -313,7 +324,6 @@ fn open(
     outgoing: &mut Vec<u8>,
 ) -> Result<Opened, Error> {
     let mut opened = Opened { consumed: 0, closed: false };
-    let mut failed = None;
     loop {
         let left = input.get_mut(opened.consumed..).unwrap_or_default();
         let UnbufferedStatus { mut discard, state, .. } = tls.process_tls_records(left);
@@ -339,12 +349,22 @@ fn open(
                 true
             }
             Ok(_) => false,
-            // Once more, for the alert that goes with it.
-            Err(error) => failed.replace(error).is_none(),
+            Err(error) => {
+                opened.consumed += discard;
+                // What it had to say, the alert at last; not once more than that, or it would look at the input again.
+                while tls.wants_write() {
+                    let left = input.get_mut(opened.consumed..).unwrap_or_default();
+                    let UnbufferedStatus { discard, state, .. } = tls.process_tls_records(left);
+                    opened.consumed += discard;
+                    let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { break };
+                    encode(outgoing, |to| data.encode(to))?;
+                }
+                return Err(error);
+            }
         };
         opened.consumed += discard;
         if !more {
-            return failed.map_or(Ok(opened), Err);
+            return Ok(opened);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The probe against relays that do what they must, and against relays that do not.
 //!
 //! Each relay here is a script on a thread of its own; one that the probe abandons sees its connections end, and ends.
-//! Those in `built` are the program itself.
+//! Those in `built` are the program itself; those in `secure`, `trust` and `handshakes` are spoken to
+//! through TLS.
 
 // A helper that fails is a test that fails, with its line.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -14,10 +15,15 @@ use std::time::Duration;
 use pyrycode_relay::command::probe::{Deadlines, Failure, Plan, Report, SMALLEST_FRAME, Target, execute};
 
 mod built;
+mod certificates;
+mod forwarder;
+mod handshakes;
 mod script;
+mod secure;
 mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
+mod trust;
 
 use script::{COUNT, Done, Fault, Script};
 
@@ -285,19 +291,6 @@ fn nobody_there_is_said_with_the_address() {
 }
 
 #[test]
-fn a_tls_address_is_not_called_no_address() {
-    let output = program(&["wss://relay.example"]);
-    assert_eq!((output.status.code(), stdout(&output)), (Some(64), ""));
-    let text = stderr(&output);
-    assert!(
-        text.contains("cannot probe \"wss://relay.example\": the probe speaks no TLS in this version"),
-        "{text}"
-    );
-    assert!(text.contains("the relay itself, behind the TLS proxy, with ws://"), "{text}");
-    assert!(!text.contains("is not the address"), "{text}");
-}
-
-#[test]
 fn a_password_is_not_shown() {
     for url in [
         "ws://user:secret@relay.example",
@@ -321,6 +314,8 @@ fn what_cannot_be_is_a_usage_error() {
     for (arguments, expected) in [
         (vec!["relay.example:8080"], "examples: ws://127.0.0.1:8080"),
         (vec!["ws://relay.example/v1/server"], "no path"),
+        (vec!["https://relay.example"], "with wss:// if it is to be reached through TLS"),
+        (vec!["wss://relay..example"], "the host must be an address or a name that a certificate can have"),
         (vec!["ws://127.0.0.1:1", "--size", &too_small], "72 to 16777216 bytes"),
         (vec!["ws://127.0.0.1:1", "--size", "16777217", "--json"], "the relay's session.max_frame allows it"),
     ] {

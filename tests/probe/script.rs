@@ -65,6 +65,14 @@ pub(crate) enum Fault {
     GoodbyeCode,
 }
 
+/// The next connection, upgraded; it ends when this is dropped.
+pub(crate) fn upgraded(listener: &TcpListener) -> WebSocket<TcpStream> {
+    let mut conn = Conn::accept(listener).unwrap();
+    // Read, so that the end is not a reset.
+    assert!(conn.socket.read().unwrap().is_ping());
+    conn.socket
+}
+
 struct Conn {
     socket: WebSocket<TcpStream>,
     path: String,

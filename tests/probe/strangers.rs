@@ -11,15 +11,18 @@ use crate::{probe, start};
 
 /// Answers the first request with `parts`, each written and sent apart.
 fn answering(parts: &'static [&'static str]) -> (String, thread::JoinHandle<()>) {
-    start(move |listener| {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-        while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-        for part in parts {
-            stream.write_all(part.as_bytes()).unwrap();
-        }
-    })
+    start(move |listener| answer(listener, parts))
+}
+
+/// The same on this listener.
+pub(crate) fn answer(listener: &TcpListener, parts: &[&str]) {
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+    for part in parts {
+        stream.write_all(part.as_bytes()).unwrap();
+    }
 }
 
 #[test]
@@ -45,6 +48,10 @@ fn an_http_refusal_is_shown_and_explained() {
             &["HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nwho\r\n0\r\n\r\n"],
             &["HTTP status 404 \"who\": ", "not a relay"],
         ),
+        (
+            &["HTTP/1.1 421 Misdirected Request\r\nContent-Length: 0\r\n\r\n"],
+            &["HTTP status 421: the relay's tls.domains does not have this host name", "one of them"],
+        ),
         (&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], &["HTTP status 200: ", "not a relay"]),
     ] {
         let (url, server) = answering(parts);
@@ -63,7 +70,6 @@ fn an_http_refusal_is_shown_and_explained() {
 fn what_does_not_speak_http_is_named_as_such() {
     for (parts, expected) in [
         (&["SSH-2.0-OpenSSH_9.9\r\n\u{1b}[2J"][..], "answers, but not in HTTP/1.1"),
-        (&["\u{15}\u{3}\u{1}\0\u{2}\u{2}F"], "answers, but not in HTTP/1.1"),
         (&[], "ended the connection instead of answering"),
     ] {
         let (url, server) = answering(parts);
@@ -72,6 +78,35 @@ fn what_does_not_speak_http_is_named_as_such() {
         assert_eq!(failure.step, "claim");
         assert!(failure.message.contains(expected), "{}", failure.message);
         assert!(failure.message.contains("is it a relay's plain WebSocket listener"), "{}", failure.message);
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_listener_that_expects_tls_is_named_as_such() {
+    for (parts, expected) in [
+        (
+            &["\u{15}\u{3}\u{1}\0\u{2}\u{2}F"][..],
+            "answers with a TLS alert, so it expects TLS; probe wss://127.0.0.1:",
+        ),
+        (&["\u{15}", "\u{3}\u{3}\0\u{2}\u{2}2"], "answers with a TLS alert, so it expects TLS"),
+        (
+            &[
+                "HTTP/1.1 400 Bad Request\r\nContent-Length: 88\r\n\r\n<html>\r\n",
+                "<title>400 The plain HTTP request was sent to HTTPS port</title>\r\n",
+            ],
+            "HTTP status 400 \"<html>\": this port expects TLS; probe it with wss://",
+        ),
+        (
+            &["HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"],
+            "some servers that expect TLS answer so: then probe wss://",
+        ),
+    ] {
+        let (url, server) = answering(parts);
+        let (report, lines) = probe(&url, Duration::from_secs(10));
+        let failure = report.failure.unwrap();
+        assert_eq!((failure.step, lines.len()), ("claim", 1));
+        assert!(failure.message.contains(expected), "{}", failure.message);
         server.join().unwrap();
     }
 }

@@ -96,6 +96,11 @@ impl Client {
 }
 
 impl<S: Read + Write> Client<S> {
+    /// What it speaks through.
+    pub fn stream(&mut self) -> &mut S {
+        self.ws.get_mut()
+    }
+
     /// Sends a text message.
     pub fn send(&mut self, text: impl AsRef<str>) {
         self.ws.send(Message::text(text.as_ref().to_owned())).expect("sends");
@@ -178,18 +183,6 @@ impl<S: Read + Write> Client<S> {
             }
         }
     }
-}
-
-impl Client {
-    /// The bare socket.
-    pub fn socket(&mut self) -> &mut TcpStream {
-        self.ws.get_mut()
-    }
-
-    /// Ends the connection without a close frame.
-    pub fn drop_connection(self) {
-        let _ = self.ws.get_ref().shutdown(Shutdown::Both);
-    }
 
     /// Whether the relay serves this client: it answers a ping; or else the code and reason of its close.
     /// Close notices that come before are passed over.
@@ -262,6 +255,18 @@ impl Client {
     pub fn conn_id(&mut self, binary: &mut Self) -> String {
         self.send("\"who am I\"");
         binary.json()["conn_id"].as_str().expect("a conn_id").to_owned()
+    }
+}
+
+impl Client {
+    /// The bare socket.
+    pub fn socket(&mut self) -> &mut TcpStream {
+        self.ws.get_mut()
+    }
+
+    /// Ends the connection without a close frame.
+    pub fn drop_connection(self) {
+        let _ = self.ws.get_ref().shutdown(Shutdown::Both);
     }
 }
 

@@ -17,7 +17,7 @@ use futures_rustls::TlsConnector;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use socket2::{Domain, SockRef, Socket, Type};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
@@ -83,7 +83,7 @@ impl Ca {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "the test's own authority");
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority {:x}", super::random()));
         Self { certificate: params.self_signed(&key).expect("a certificate"), key }
     }
 
@@ -123,17 +123,26 @@ impl Ca {
     pub fn client(&self) -> ClientConfig {
         trusting(&self.root())
     }
+
+    /// One that speaks these versions only.
+    pub fn client_of(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+        trusting_with(&self.root(), versions)
+    }
 }
 
 /// A client that trusts these certificates in PEM.
 pub fn trusting(roots: &str) -> ClientConfig {
+    trusting_with(roots, rustls::DEFAULT_VERSIONS)
+}
+
+fn trusting_with(roots: &str, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     let mut store = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(roots.as_bytes()) {
         store.add(root.expect("a root")).expect("a root");
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .expect("versions")
         .with_root_certificates(store)
         .with_no_client_auth()

@@ -1,4 +1,4 @@
-//! TCP connections to the relay: by name the first time, to the same address from then on.
+//! Connections to the relay: by name the first time, to the same address from then on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,6 +9,8 @@ use smol::net::TcpStream;
 use super::clock::Clock;
 use super::explain::{self, Trouble};
 use super::target::Target;
+use super::tls::{self, TlsClient};
+use super::transport::Transport;
 
 /// Why an address takes no connection.
 struct Unconnected {
@@ -50,14 +52,20 @@ pub(super) async fn reach(clock: &Clock, target: &Target) -> Result<(SocketAddr,
     Err(failed(why, refused))
 }
 
-/// One more connection to the relay.
-pub(super) async fn dial(clock: &Clock, address: SocketAddr) -> Result<TcpStream, Trouble> {
-    let stream = connect(clock, address, clock.deadlines.connect).await;
-    stream.map_err(|Unconnected { why, refused }| Trouble::Connect {
+/// One more connection to the relay, ready for HTTP.
+pub(super) async fn dial(
+    clock: &Clock,
+    target: &Target,
+    address: SocketAddr,
+    client: Option<&TlsClient<'_>>,
+) -> Result<Transport, Trouble> {
+    let connected = connect(clock, address, clock.deadlines.connect).await;
+    let stream = connected.map_err(|Unconnected { why, refused }| Trouble::Connect {
         authority: address.to_string(),
         why,
         refused,
-    })
+    })?;
+    tls::secured(clock, target, client, stream).await
 }
 
 async fn connect(clock: &Clock, address: SocketAddr, limit: Duration) -> Result<TcpStream, Unconnected> {
@@ -82,7 +90,7 @@ pub(super) fn io_text(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
-        io::ErrorKind::BrokenPipe => "connection closed".to_owned(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => "connection closed".to_owned(),
         io::ErrorKind::HostUnreachable => "host unreachable".to_owned(),
         io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
         io::ErrorKind::TimedOut => "timed out".to_owned(),

@@ -18,12 +18,17 @@ const SHOWN_LINE: usize = 200;
 pub(super) enum Trouble {
     /// The host has no address, or no connection could be made.
     Connect { authority: String, why: String, refused: bool },
-    /// The answer to the upgrade request is not HTTP, or not an upgrade.
-    NotARelay { authority: String, what: String },
-    /// The answer to the upgrade request is in HTTP/1.0.
-    OldHttp { authority: String, path: &'static str, status: u16 },
-    /// The answer to the upgrade request is an HTTP status other than 101.
-    Refused { path: &'static str, status: u16, line: String, retry_after: Option<String> },
+    /// There is no TLS with the relay.
+    NoTls { authority: String, why: String },
+    /// The answer to a request without TLS is a TLS alert.
+    ExpectsTls { authority: String },
+    /// The answer to the upgrade request is not HTTP, or not an upgrade. `tls` says whether it came in TLS.
+    NotARelay { authority: String, what: String, tls: bool },
+    /// The answer to the upgrade request is in HTTP/1.0. `tls` says whether it came in TLS.
+    OldHttp { authority: String, path: &'static str, status: u16, tls: bool },
+    /// The answer to the upgrade request is an HTTP status other than 101. `expects_tls` says whether its body asks
+    /// for TLS.
+    Refused { path: &'static str, status: u16, line: String, retry_after: Option<String>, expects_tls: bool },
     /// The relay closed a connection that was to stay. `size` is that of the probe's frames.
     Closed { who: &'static str, due: &'static str, code: Option<u16>, reason: String, size: usize },
     /// The binary got a notice that its phone was closed.
@@ -55,17 +60,34 @@ impl fmt::Display for Trouble {
                      listens on?"
                 )
             }
-            Self::NotARelay { authority, what } => write!(
+            Self::NoTls { authority, why } => write!(f, "no TLS with {authority}: {why}"),
+            Self::ExpectsTls { authority } => write!(
                 f,
-                "{authority} {what}; is it a relay's plain WebSocket listener, or one that expects TLS or the PROXY \
-                 protocol?"
+                "{authority} answers with a TLS alert, so it expects TLS; probe wss://{authority}, with the name that \
+                 its certificate is for"
             ),
-            Self::OldHttp { authority, path, status } => write!(
+            Self::NotARelay { authority, what, tls: true } => {
+                write!(f, "{authority} {what}, in TLS; is it a relay's WebSocket listener?")
+            }
+            Self::NotARelay { authority, what, tls: false } => write!(
                 f,
-                "{path} was answered in HTTP/1.0, with status {status}; a relay answers in HTTP/1.1, so something \
-                 else listens on {authority} or stands in between"
+                "{authority} {what}; is it a relay's plain WebSocket listener, or one that expects TLS (wss://) or the \
+                 PROXY protocol?"
             ),
-            Self::Refused { path, status, line, retry_after } => {
+            Self::OldHttp { authority, path, status, tls } => {
+                write!(
+                    f,
+                    "{path} was answered in HTTP/1.0, with status {status}; a relay answers in HTTP/1.1, so something \
+                     else listens on {authority} or stands in between"
+                )?;
+                match (status, tls) {
+                    (400, false) => {
+                        f.write_str(" (some servers that expect TLS answer so: then probe wss://)")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Refused { path, status, line, retry_after, expects_tls } => {
                 write!(f, "{path} was answered with HTTP status {status}")?;
                 if !line.is_empty() {
                     write!(f, " \"{line}\"")?;
@@ -73,7 +95,10 @@ impl fmt::Display for Trouble {
                 if let Some(seconds) = retry_after {
                     write!(f, " (Retry-After: {seconds})")?;
                 }
-                write!(f, ": {}", status_means(*status, line))
+                match expects_tls {
+                    true => f.write_str(": this port expects TLS; probe it with wss://"),
+                    false => write!(f, ": {}", status_means(*status, line)),
+                }
             }
             Self::Closed { who, due, code, reason, size } => {
                 write!(f, "the relay closed the {who}'s connection with ")?;
@@ -208,6 +233,10 @@ fn status_means(status: u16, line: &str) -> &'static str {
         }
         404 => "this is not a relay, or a proxy on the way does not pass this path on",
         405 => "this path does not take upgrade requests; is it a relay?",
+        421 => {
+            "the relay's tls.domains does not have this host name; the URL of the probe must have one of them, and a \
+             proxy on the way must pass it on (Host)"
+        }
         426 => "the upgrade headers did not arrive; a proxy on the way probably removes them",
         429 if line.starts_with("no usable client address") => {
             "the relay stands behind a proxy and takes nobody who comes past it; probe through the proxy"
@@ -279,6 +308,7 @@ mod tests {
             status: 429,
             line: "slow down".to_owned(),
             retry_after: Some("7".to_owned()),
+            expects_tls: false,
         };
         let text = refused.to_string();
         assert!(
@@ -287,6 +317,7 @@ mod tests {
         assert!(text.contains("too many connections"), "{text}");
         assert!(status_means(429, "no usable client address: none").contains("behind a proxy"));
         assert!(status_means(403, "").contains("--server-id"));
+        assert!(status_means(421, "").contains("tls.domains does not have this host name"));
         let closed = |code| {
             Trouble::Closed { who: "phone", due: "a pong", code, reason: String::new(), size: 300_000 }
                 .to_string()

@@ -1,6 +1,7 @@
 //! One connection of the probe: the binary's or a phone's WebSocket, every wait under a deadline.
 
 use std::convert::Infallible;
+use std::io;
 
 use async_tungstenite::tungstenite::client::IntoClientRequest;
 use async_tungstenite::tungstenite::error::ProtocolError;
@@ -11,7 +12,6 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Bytes, Error as WsError, Message, Utf8Bytes};
 use async_tungstenite::{WebSocketStream, client_async_with_config};
 use futures_lite::StreamExt;
-use smol::net::TcpStream;
 
 use super::USER_AGENT;
 use super::answer::Witnessed;
@@ -21,10 +21,14 @@ use super::envelope::notice_code;
 use super::explain::{self, Trouble};
 use super::refusal::{oddity, refusal};
 use super::target::Target;
+use super::transport::Transport;
 
 /// What a message from the relay may have beyond the probe's own frame, in bytes: far more than an envelope needs, far
 /// less than would hurt.
 const BEYOND_FRAME: usize = 1024 * 1024;
+
+/// How a connection is lost that simply ends.
+const DROPPED: &str = "the relay dropped it without a close frame";
 
 /// Which end of the protocol a connection plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +53,8 @@ impl Leg {
     }
 
     fn request(self, target: &Target, server_id: &str) -> Result<Request, WsError> {
-        let mut request = format!("ws://{}{}", target.authority(), self.path()).into_client_request()?;
+        let url = format!("{}://{}{}", target.scheme(), target.host_field(), self.path());
+        let mut request = url.into_client_request()?;
         let headers = request.headers_mut();
         headers.insert("x-pyrycode-server", HeaderValue::from_str(server_id)?);
         headers.insert("user-agent", HeaderValue::from_static(USER_AGENT));
@@ -70,7 +75,7 @@ pub(super) struct Link {
     clock: Clock,
     /// How large the probe's frames are.
     size: usize,
-    socket: WebSocketStream<Witnessed>,
+    socket: WebSocketStream<Witnessed<Transport>>,
 }
 
 /// What a connection brings.
@@ -88,7 +93,7 @@ impl Link {
     /// and the first sign of a refusal is the close that comes instead of the pong.
     pub(super) async fn open(
         clock: &Clock,
-        stream: TcpStream,
+        stream: Transport,
         leg: Leg,
         target: &Target,
         server_id: &str,
@@ -96,10 +101,12 @@ impl Link {
     ) -> Result<Self, Trouble> {
         let limit = clock.deadlines.step;
         let authority = target.authority();
-        let odd = |error: &WsError| Trouble::NotARelay { authority: authority.clone(), what: oddity(error) };
+        let tls = target.is_tls();
+        let odd =
+            |error: &WsError| Trouble::NotARelay { authority: authority.clone(), what: oddity(error), tls };
         let request = leg.request(target, server_id).map_err(|error| odd(&error))?;
-        let spare = stream.clone();
         let (stream, beginning) = Witnessed::new(stream);
+        let spare = stream.clone();
         let max = Some(max_message(size));
         let config = WebSocketConfig::default().max_message_size(max).max_frame_size(max);
         let upgrading = async { Ok(client_async_with_config(request, stream, Some(config)).await) };
@@ -109,7 +116,8 @@ impl Link {
             Err(WsError::Http(response)) => return Err(refusal(clock, leg.path(), &response, spare).await),
             Err(error) => {
                 return Err(match beginning.old_http() {
-                    Some(status) => Trouble::OldHttp { authority, path: leg.path(), status },
+                    Some(status) => Trouble::OldHttp { authority, path: leg.path(), status, tls },
+                    None if beginning.is_tls_alert() && !tls => Trouble::ExpectsTls { authority },
                     None => odd(&error),
                 });
             }
@@ -268,9 +276,9 @@ impl Link {
             return Trouble::Wrong { due, received: "another message".to_owned() };
         }
         let why = match error {
-            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                "the relay dropped it without a close frame".to_owned()
-            }
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => DROPPED.to_owned(),
+            // An end of TCP that TLS did not announce.
+            WsError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => DROPPED.to_owned(),
             WsError::Io(error) => io_text(error),
             WsError::Utf8(_) => "the relay sent text that is not UTF-8".to_owned(),
             WsError::Capacity(_) => {

@@ -1,5 +1,6 @@
 //! Answers to an upgrade request that are not an upgrade.
 
+use std::io;
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::Error as WsError;
@@ -7,11 +8,13 @@ use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::handshake::client::Response;
 use async_tungstenite::tungstenite::http::HeaderMap;
 use futures_lite::AsyncReadExt;
-use smol::net::TcpStream;
 
+use super::answer::Witnessed;
 use super::clock::Clock;
 use super::dial::io_text;
 use super::explain::{self, Trouble};
+use super::tls::wants_our_certificate;
+use super::transport::Transport;
 
 /// How much of a refusal's body is read.
 const MAX_BODY: usize = 1024;
@@ -19,11 +22,20 @@ const MAX_BODY: usize = 1024;
 /// How long the rest of a refusal's body is waited for; the status says enough without it.
 const BODY_WAIT: Duration = Duration::from_secs(1);
 
+/// What an answer is that does not come.
+const ENDED: &str = "ended the connection instead of answering an HTTP request";
+
+/// What the servers in use say to a request without TLS on a port with TLS.
+const EXPECTS_TLS: [&str; 3] = ["to HTTPS port", "to an HTTPS server", "SSL-enabled server port"];
+
 /// What an answer that is no WebSocket upgrade looks like.
 pub(super) fn oddity(error: &WsError) -> String {
     match error {
-        WsError::Protocol(ProtocolError::HandshakeIncomplete) => {
-            "ended the connection instead of answering an HTTP request".to_owned()
+        WsError::Protocol(ProtocolError::HandshakeIncomplete) => ENDED.to_owned(),
+        // TLS tells an end that the peer did not announce from one that it did; here they mean the same.
+        WsError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => ENDED.to_owned(),
+        WsError::Io(error) if wants_our_certificate(error) => {
+            "wants a certificate of its clients (TLS alert certificate_required), as no relay does".to_owned()
         }
         WsError::Protocol(ProtocolError::HttparseError(_) | ProtocolError::WrongHttpVersion)
         | WsError::Capacity(_)
@@ -39,7 +51,7 @@ pub(super) async fn refusal(
     clock: &Clock,
     path: &'static str,
     response: &Response,
-    stream: TcpStream,
+    stream: Witnessed<Transport>,
 ) -> Trouble {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let body =
@@ -53,11 +65,17 @@ pub(super) async fn refusal(
         status: response.status().as_u16(),
         line: explain::first_line(line),
         retry_after: header("retry-after").map(|value| explain::clean(value, 40)),
+        expects_tls: response.status() == 400 && EXPECTS_TLS.iter().any(|words| body.contains(words)),
     }
 }
 
 /// The beginning of the body: what came together with the head, and what follows shortly.
-async fn read_body(clock: &Clock, headers: &HeaderMap, mut body: Vec<u8>, mut stream: TcpStream) -> Vec<u8> {
+async fn read_body(
+    clock: &Clock,
+    headers: &HeaderMap,
+    mut body: Vec<u8>,
+    mut stream: Witnessed<Transport>,
+) -> Vec<u8> {
     let length = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let wanted = length.unwrap_or(MAX_BODY).min(MAX_BODY);
     let reading = async {

@@ -1,8 +1,11 @@
 //! What a probe found: for a person, line by line, and for a program, as one JSON object.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
+
+use super::certificate::{day, listed, rfc3339, span};
 
 /// The outcome of a probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +16,8 @@ pub struct Report {
     pub frames_received: u64,
     /// The time of each round trip, phone to binary to phone, in the order made.
     pub round_trips: Vec<Duration>,
+    /// What the first connection agreed on, if it is TLS and came so far.
+    pub tls: Option<TlsSession>,
     /// The step that failed, if one did.
     pub failure: Option<Failure>,
 }
@@ -20,10 +25,46 @@ pub struct Report {
 /// Why a relay does not pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// The step: `connect`, `claim`, `phone`, `round trips`, `close directive`, `close notice` or `goodbye`.
+    /// The step: `connect`, `tls`, `claim`, `phone`, `round trips`, `close directive`, `close notice` or `goodbye`.
     pub step: &'static str,
     /// What was due, what came instead, and what that usually means.
     pub message: String,
+}
+
+/// What a TLS handshake agreed on, with a certificate that was found good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSession {
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub version: &'static str,
+    /// The host names and addresses that the relay's certificate is for.
+    pub names: Vec<String>,
+    /// The last moment of that certificate, in seconds since 1970; nothing if it can be verified, but not shown.
+    pub not_after: Option<i64>,
+    /// When it was seen, in seconds since 1970.
+    pub seen_at: i64,
+}
+
+impl TlsSession {
+    /// How long the certificate is still valid, in seconds.
+    fn left(&self) -> Option<i64> {
+        Some(self.not_after?.saturating_sub(self.seen_at))
+    }
+}
+
+impl fmt::Display for TlsSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, names, not_after, .. } = self;
+        match (not_after, self.left()) {
+            (Some(not_after), Some(left)) => write!(
+                f,
+                "{version}, certificate for {}, valid until {} ({})",
+                listed(names),
+                day(*not_after),
+                span(left)
+            ),
+            _ => write!(f, "{version}, with a certificate that is good but cannot be shown"),
+        }
+    }
 }
 
 /// Three numbers that say how long the round trips took.
@@ -44,9 +85,18 @@ struct Json<'a> {
     size: usize,
     verdict: &'static str,
     failure: Option<&'a Failure>,
+    tls: Option<JsonTls<'a>>,
     round_trip_us: Option<Micros>,
     frames_sent: u64,
     frames_received: u64,
+}
+
+#[derive(Serialize)]
+struct JsonTls<'a> {
+    version: &'static str,
+    certificate_names: &'a [String],
+    certificate_valid_until: Option<String>,
+    certificate_days_left: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -65,7 +115,8 @@ impl Report {
         Some(RoundTrip { p50: percentile(&sorted, 50)?, p99: percentile(&sorted, 99)?, max: *sorted.last()? })
     }
 
-    /// The report as one line of JSON. `round_trip_us` is null if no round trip was completed.
+    /// The report as one line of JSON. `round_trip_us` is null if no round trip was completed, `tls` if no TLS
+    /// handshake was.
     ///
     /// # Errors
     ///
@@ -78,6 +129,12 @@ impl Report {
             size,
             verdict: if self.failure.is_none() { "ok" } else { "failed" },
             failure: self.failure.as_ref(),
+            tls: self.tls.as_ref().map(|session| JsonTls {
+                version: session.version,
+                certificate_names: &session.names,
+                certificate_valid_until: session.not_after.and_then(rfc3339),
+                certificate_days_left: session.left().map(|left| left / 86_400),
+            }),
             round_trip_us: self.round_trip().map(|times| Micros {
                 p50: micros(times.p50),
                 p99: micros(times.p99),
@@ -144,18 +201,42 @@ mod tests {
             report.to_json("ws://h", 1, 256).unwrap(),
             concat!(
                 r#"{"url":"ws://h","count":1,"size":256,"verdict":"failed","#,
-                r#""failure":{"step":"connect","message":"no"},"round_trip_us":null,"#,
+                r#""failure":{"step":"connect","message":"no"},"tls":null,"round_trip_us":null,"#,
                 r#""frames_sent":0,"frames_received":0}"#
             )
         );
-        let report = Report { round_trips: millis([2]), frames_sent: 4, frames_received: 4, failure: None };
+        let report =
+            Report { round_trips: millis([2]), frames_sent: 4, frames_received: 4, ..Report::default() };
         let json = report.to_json("ws://h", 1, 256).unwrap();
-        assert!(
-            json.contains(
-                r#""verdict":"ok","failure":null,"round_trip_us":{"p50":2000,"p99":2000,"max":2000}"#
-            )
-        );
+        assert!(json.contains(
+            r#""verdict":"ok","failure":null,"tls":null,"round_trip_us":{"p50":2000,"p99":2000,"max":2000}"#
+        ));
         assert!(json.ends_with(r#""frames_sent":4,"frames_received":4}"#), "{json}");
+    }
+
+    #[test]
+    fn a_tls_session_is_a_line_and_an_object() {
+        let session = TlsSession {
+            version: "TLSv1.3",
+            names: vec!["relay.example.com".to_owned()],
+            not_after: Some(1_803_600_000),
+            seen_at: 1_803_600_000 - 90 * 86_400 - 5,
+        };
+        assert_eq!(
+            session.to_string(),
+            "TLSv1.3, certificate for relay.example.com, valid until 2027-02-26 (90 days)"
+        );
+        let unreadable = TlsSession { names: Vec::new(), not_after: None, ..session.clone() };
+        assert!(unreadable.to_string().ends_with("good but cannot be shown"));
+        let report = Report { tls: Some(session), ..Report::default() };
+        let json = report.to_json("wss://h", 1, 256).unwrap();
+        assert!(
+            json.contains(concat!(
+                r#""tls":{"version":"TLSv1.3","certificate_names":["relay.example.com"],"#,
+                r#""certificate_valid_until":"2027-02-26T00:00:00Z","certificate_days_left":90},"#
+            )),
+            "{json}"
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::explain::{self, Trouble, must_equal};
 use super::frame::{Frames, Towards};
 use super::link::{Leg, Link};
 use super::report::{Failure, Report, milliseconds};
+use super::tls::{self, TlsClient};
 
 /// The code that the binary asks the relay to close a phone with. It means nothing to anybody.
 const DIRECTIVE_CODE: u16 = 4999;
@@ -38,14 +39,23 @@ pub(super) async fn run(plan: &Plan, report: &mut Report, say: &mut dyn FnMut(&s
     let server_id = plan.server_id.clone().unwrap_or(random);
     let mut frames = Frames::new(plan.size, seed);
 
+    let client = target.tls_name().map(|name| TlsClient::new(name.clone(), &plan.trust)).transpose();
+    let client = client.map_err(|why| fail("tls", why))?;
+
     let (address, stream) = dial::reach(&clock, target).await.map_err(at("connect"))?;
     say(&format!("ok   connect          {address}"));
+
+    let stream = tls::secured(&clock, target, client.as_ref(), stream).await.map_err(at("tls"))?;
+    report.tls = tls::session(&stream);
+    if let Some(session) = &report.tls {
+        say(&format!("ok   tls              {session}"));
+    }
 
     let mut binary =
         Link::open(&clock, stream, Leg::Binary, target, &server_id, plan.size).await.map_err(at("claim"))?;
     say(&format!("ok   claim            {server_id}"));
 
-    let stream = dial::dial(&clock, address).await.map_err(at("phone"))?;
+    let stream = dial::dial(&clock, target, address, client.as_ref()).await.map_err(at("phone"))?;
     let joining = Link::open(&clock, stream, Leg::Phone, target, &server_id, plan.size);
     let mut phone = beside(joining, &mut binary).await.map_err(at("phone"))?;
     say("ok   phone            connected");
@@ -69,7 +79,7 @@ pub(super) async fn run(plan: &Plan, report: &mut Report, say: &mut dyn FnMut(&s
     drop(phone);
     say(&format!("ok   close directive  the phone got its last frame, then {DIRECTIVE_CODE}"));
 
-    let stream = dial::dial(&clock, address).await.map_err(at("close notice"))?;
+    let stream = dial::dial(&clock, target, address, client.as_ref()).await.map_err(at("close notice"))?;
     let joining = Link::open(&clock, stream, Leg::Phone, target, &server_id, plan.size);
     let mut phone = beside(joining, &mut binary).await.map_err(at("close notice"))?;
     let frame = frames.next(plan.count, Towards::Binary);

@@ -69,6 +69,10 @@ pub async fn accept(mut socket: Socket, config: Arc<ServerConfig>) -> Result<Han
     if let Err(broken) = poll_fn(|cx| socket.poll_handshake(cx)).await {
         let cause = match broken {
             Broken::Io(error) => return Err(gone(error)),
+            // That is how rustls says that there was nothing to show.
+            Broken::Tls(Error::General(text)) if text.contains("no server certificate") => {
+                "there is no certificate for the name that it asks for".to_owned()
+            }
             Broken::Tls(error) => error.to_string(),
         };
         part(&mut socket.socket).await;

@@ -1,0 +1,371 @@
+//! Frames over TLS without a tunnel: byte for byte, through a change of certificates, and what hostile peers do to a connection
+//! that is established.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+#![allow(clippy::float_cmp, reason = "counts are whole numbers, which floats hold exactly")]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::ServerName;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use support::client::{Client, binary_headers, frame, phone_headers, upgrade_over};
+use support::relay::{Options, Relay};
+use support::tls::{Ca, Files, NAME, Pem, Secure, replace};
+use support::{DEADLINE, connect_from, eventually};
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// A relay with a certificate of an authority of its own, which can be exchanged.
+struct Secured {
+    relay: Relay,
+    ca: Ca,
+    files: Files,
+    directory: tempfile::TempDir,
+}
+
+impl Secured {
+    fn with(options: Options) -> Self {
+        let (ca, directory) = (Ca::new(), tempfile::tempdir().unwrap());
+        let files = ca.issue(&[NAME]).write(directory.path());
+        let config = format!("{}{}", options.config, files.section());
+        let relay = Relay::with_options(Options { config, ..options });
+        Self { relay, ca, files, directory }
+    }
+
+    fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    fn client(&self) -> Arc<ClientConfig> {
+        Arc::new(self.ca.client())
+    }
+
+    fn upgrade(&self, path: &str, headers: &[(&str, &str)], client: &Arc<ClientConfig>) -> Client<Tls> {
+        let secure = Secure::connect(self.relay.address, NAME, client).unwrap();
+        upgrade_over(secure.into_stream(), &format!("wss://{NAME}{path}"), headers).unwrap()
+    }
+
+    fn binary(&self, server_id: &str) -> Client<Tls> {
+        self.upgrade("/v2/server", &binary_headers(server_id), &self.client())
+    }
+
+    fn phone(&self, server_id: &str) -> Client<Tls> {
+        self.upgrade("/v2/client", &phone_headers(server_id), &self.client())
+    }
+
+    fn write(&self, pem: &Pem) {
+        let _ = pem.write(self.directory.path());
+    }
+
+    /// The end of the certificate that a newcomer is shown.
+    fn shown(&self) -> i64 {
+        Secure::connect(self.relay.address, NAME, &self.client()).unwrap().certificate_ends()
+    }
+
+    /// Asks for a reload, and waits until as many have ended in this way.
+    fn reload(&self, outcome: &str, number: f64) {
+        self.relay.signal("HUP");
+        let series = format!("reloads_total{{outcome=\"{outcome}\"}}");
+        eventually("the reload", || match self.relay.try_metrics().unwrap().get(&series) {
+            seen if seen == number => Ok(()),
+            seen => Err(seen.to_string()),
+        });
+    }
+}
+
+/// Waits until both directions have as many frames behind them, and nothing was dropped.
+fn forwarded(relay: &Relay, to_binary: usize, to_phone: usize) {
+    eventually("every frame", || {
+        let metrics = relay.try_metrics().unwrap();
+        let seen = [metrics.forwarded("phone_to_binary"), metrics.forwarded("binary_to_phone")];
+        if seen == [to_binary as f64, to_phone as f64] { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    let metrics = relay.try_metrics().unwrap();
+    assert_eq!(metrics.dropped_in_all("phone_to_binary") + metrics.dropped_in_all("binary_to_phone"), 0.0);
+}
+
+#[test]
+fn frames_of_every_size_arrive_byte_for_byte() {
+    let secured = Secured::start();
+    for (number, version) in [&TLS12, &TLS13].into_iter().enumerate() {
+        let client = Arc::new(secured.ca.client_of(&[version]));
+        let name = format!("sizes-{number}");
+        let mut binary = secured.upgrade("/v2/server", &binary_headers(&name), &client);
+        let mut phone = secured.upgrade("/v2/client", &phone_headers(&name), &client);
+        let conn_id = phone.conn_id(&mut binary);
+        let mut sent = 1;
+        // Around the ends of a record and of what is sealed at once, and the largest.
+        for size in [2, 100, 16_383, 16_384, 16_385, 32_768, 65_536, 100_000, 262_144] {
+            let frame = format!("\"{}\"", "s".repeat(size - 2));
+            phone.send(&frame);
+            assert_eq!(binary.text(), format!("{{\"conn_id\":\"{conn_id}\",\"frame\":{frame}}}"));
+            binary.send(format!("{{\"conn_id\":\"{conn_id}\",\"frame\":{frame}}}"));
+            assert!(phone.text() == frame, "{size}");
+            sent += 1;
+        }
+        forwarded(&secured.relay, sent * (number + 1), (sent - 1) * (number + 1));
+        assert_eq!(binary.close(Some(1000)), Some((1000, String::new())));
+    }
+}
+
+#[test]
+fn a_new_certificate_is_for_newcomers_and_nobody_loses_a_frame() {
+    const PHONES: usize = 4;
+    let secured = Secured::start();
+    let before = secured.shown();
+    let mut binary = secured.binary("busy");
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let phones: Vec<_> = (0..PHONES)
+        .map(|_| {
+            let mut phone = secured.phone("busy");
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            std::thread::spawn(move || {
+                let mut sent = 0;
+                while !stop.load(Ordering::Acquire) {
+                    phone.send(format!("[{sent}]"));
+                    assert_eq!(phone.text(), format!("[{sent}]"));
+                    sent += 1;
+                    done.fetch_add(1, Ordering::AcqRel);
+                }
+                sent
+            })
+        })
+        .collect();
+    let echo = std::thread::spawn(move || {
+        let mut echoed = 0;
+        loop {
+            match binary.next_raw() {
+                // What a phone sent has the form of what it is to be sent.
+                Ok(message) if message.is_text() => {
+                    if message.to_text().unwrap().contains("close_code") {
+                        continue;
+                    }
+                    binary.send_message(message);
+                    echoed += 1;
+                }
+                Ok(_) => {}
+                Err(_) => return echoed,
+            }
+        }
+    });
+    let rounds = |number: usize| {
+        eventually("some traffic", || match done.load(Ordering::Acquire) {
+            seen if seen >= number => Ok(()),
+            seen => Err(seen.to_string()),
+        });
+    };
+    rounds(500);
+    for number in 1..=5_u32 {
+        let begin = SystemTime::now() - Duration::from_secs(60);
+        secured.write(&secured.ca.issue_for(&[NAME], begin, Duration::from_secs(86_400 * u64::from(number))));
+        secured.reload("ok", f64::from(number));
+        assert!(secured.shown() < before && secured.shown() > before.min(0));
+        let ends = secured.relay.try_metrics().unwrap().get("certificate_expiry_timestamp_seconds");
+        assert_eq!(secured.shown() as f64, ends);
+        rounds(done.load(Ordering::Acquire) + 300);
+    }
+    stop.store(true, Ordering::Release);
+    let sent: usize = phones.into_iter().map(|phone| phone.join().unwrap()).sum();
+    assert!(sent >= 2000, "{sent}");
+    forwarded(&secured.relay, sent, sent);
+    assert_eq!(secured.relay.events_named("reloaded").len(), 5);
+    assert_eq!(secured.relay.events_named("certificate_loaded").len(), 6);
+    drop(secured);
+    assert_eq!(echo.join().unwrap(), sent);
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let secured = Secured::with(Options {
+        environment: vec![("NOTIFY_SOCKET".to_owned(), path.display().to_string())],
+        ..Options::default()
+    });
+    let mut told = Vec::new();
+    let wait_for = |what: &str, told: &mut Vec<String>| {
+        eventually(what, || {
+            let mut message = [0; 4096];
+            let length = socket.recv(&mut message).unwrap();
+            told.push(String::from_utf8_lossy(&message[..length]).into_owned());
+            if told.last().unwrap().contains(what) { Ok(()) } else { Err(format!("{told:?}")) }
+        });
+    };
+    wait_for("READY=1", &mut told);
+    let good = secured.shown();
+    let now = SystemTime::now();
+    let (day, other) = (Duration::from_secs(86_400), secured.ca.issue(&[NAME]));
+    let expired = secured.ca.issue_for(&[NAME], now - day * 2, day);
+    let files = &secured.files;
+    let changes: [(&dyn Fn(), &str); 5] = [
+        (&|| replace(&files.key, &other.key, 0o600), "tls.key: "),
+        (&|| replace(&files.key, &other.key, 0o604), "(mode 0604); it must be 0600"),
+        (&|| secured.write(&expired), "expired on "),
+        (&|| replace(&files.certificate, "nothing", 0o644), "holds no certificate"),
+        (&|| std::fs::remove_file(&files.key).unwrap(), "cannot be read: No such file"),
+    ];
+    let mut live = secured.binary("live");
+    for (number, (change, expected)) in changes.into_iter().enumerate() {
+        change();
+        secured.reload("failed", (number + 1) as f64);
+        let lines = secured.relay.events_named("reload_failed");
+        assert_eq!(lines.len(), number + 1);
+        let cause = lines[number]["cause"].as_str().unwrap();
+        assert!(cause.contains(expected) && cause.contains("see: pyrycode-relay check --config"), "{cause}");
+        told.clear();
+        wait_for("RELOADING=1", &mut told);
+        assert!(told.last().unwrap().contains("MONOTONIC_USEC="), "{told:?}");
+        wait_for("READY=1", &mut told);
+        let status =
+            told.iter().rfind(|line| line.starts_with("STATUS=")).expect("a status before it is done");
+        assert!(status.contains("; reload refused: ") && status.contains(expected), "{status}");
+        assert_eq!(secured.shown(), good);
+        assert!(live.served().is_empty());
+    }
+    secured.write(&other);
+    secured.reload("ok", 1.0);
+    told.clear();
+    wait_for("RELOADING=1", &mut told);
+    wait_for("READY=1", &mut told);
+    let status = told.iter().rfind(|line| line.starts_with("STATUS=")).expect("a status before it is done");
+    assert!(!status.contains("refused"), "{status}");
+    assert!(live.served().is_empty());
+    assert_eq!(secured.relay.try_metrics().unwrap().get("reloads_total{outcome=\"failed\"}"), 5.0);
+}
+
+#[test]
+fn domains_and_paths_are_taken_up_and_the_mode_is_not() {
+    let secured = Secured::start();
+    let config = std::fs::read_to_string(secured.relay.config_path()).unwrap();
+    let moved = tempfile::tempdir().unwrap();
+    let files = secured.ca.issue(&["b.example.com"]).write(moved.path());
+    let new = config
+        .replace(&secured.files.section(), &format!("{}domains = [\"b.example.com\"]\n", files.section()));
+    std::fs::write(secured.relay.config_path(), new).unwrap();
+    secured.reload("ok", 1.0);
+    let secure = Secure::connect(secured.relay.address, "b.example.com", &secured.client()).unwrap();
+    assert_eq!(secure.health(NAME), "421");
+    assert!(Secure::connect(secured.relay.address, NAME, &secured.client()).is_err());
+    assert!(secured.relay.wait_for_event("reloaded")["needs_restart"].is_null());
+
+    std::fs::write(secured.relay.config_path(), config.replace(&secured.files.section(), "")).unwrap();
+    secured.reload("ok", 2.0);
+    let line = &secured.relay.events_named("reloaded")[1];
+    assert_eq!(line["needs_restart"], "tls.mode, tls.certificate, tls.key, tls.domains");
+    assert!(Secure::connect(secured.relay.address, "b.example.com", &secured.client()).is_ok());
+}
+
+#[test]
+fn keys_may_be_renewed_in_the_middle_of_everything() {
+    let secured = Secured::start();
+    let client = Arc::new(secured.ca.client_of(&[&TLS13]));
+    let mut binary = secured.upgrade("/v2/server", &binary_headers("keys"), &client);
+    let mut phone = secured.upgrade("/v2/client", &phone_headers("keys"), &client);
+    let conn_id = phone.conn_id(&mut binary);
+    for round in 0..50 {
+        phone.stream().conn.refresh_traffic_keys().unwrap();
+        phone.send(format!("[{round}]"));
+        binary.stream().conn.refresh_traffic_keys().unwrap();
+        let envelope = format!("{{\"conn_id\":\"{conn_id}\",\"frame\":[{round}]}}");
+        assert_eq!(binary.text(), envelope);
+        binary.send(&envelope);
+        assert_eq!(phone.text(), format!("[{round}]"));
+    }
+    forwarded(&secured.relay, 51, 50);
+}
+
+#[test]
+fn what_breaks_the_protocol_ends_one_connection_and_is_counted() {
+    let secured = Secured::start();
+    let _binary = secured.binary("there");
+    let mut number = 0.0;
+    for rubbish in [
+        &[0x17, 3, 3, 0, 4, 1, 2, 3, 4][..],
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0x16, 3, 3, 0, 5, 1, 2, 3, 4, 5],
+        &[0; 100],
+    ] {
+        let mut phone = secured.phone("there");
+        phone.send("\"a whole frame\"");
+        phone.stream().sock.write_all(rubbish).unwrap();
+        let mut rest = Vec::new();
+        // An alert, and the end.
+        let end = phone.stream().read_to_end(&mut rest).map_err(|error| error.kind());
+        assert_eq!(end, Err(ErrorKind::InvalidData), "{rubbish:x?}");
+        number += 1.0;
+        let series = "connections_closed_total{cause=\"peer_lost\",endpoint=\"client\"}";
+        eventually("it is counted", || match secured.relay.try_metrics().unwrap().get(series) {
+            seen if seen == number => Ok(()),
+            seen => Err(seen.to_string()),
+        });
+    }
+    forwarded(&secured.relay, 4, 0);
+    let mut phone = secured.phone("there");
+    phone.send("\"still served\"");
+    forwarded(&secured.relay, 5, 0);
+}
+
+#[test]
+fn the_end_is_told_in_tls_as_well() {
+    let secured = Secured::start();
+    let mut binary = secured.binary("end");
+    assert_eq!(binary.close(Some(1000)), Some((1000, String::new())));
+    // With a goodbye: rustls calls an end without one an error.
+    let mut rest = Vec::new();
+    assert_eq!(binary.stream().read_to_end(&mut rest).map_err(|error| error.kind()), Ok(0));
+
+    // A peer that says goodbye in TLS and nothing else is lost, with all that it sent before.
+    let mut binary = secured.binary("end");
+    let mut phone = secured.phone("end");
+    phone.send("\"last\"");
+    phone.stream().conn.send_close_notify();
+    phone.stream().flush().unwrap();
+    assert!(binary.text().contains("\"last\""));
+    assert!(binary.text().contains("\"close_code\":1001"));
+    let metrics = secured.relay.try_metrics().unwrap();
+    assert_eq!(metrics.closed("client", "peer_lost"), 1.0);
+}
+
+#[test]
+fn frames_in_one_flight_with_the_end_of_the_handshake_are_not_lost() {
+    let secured = Secured::start();
+    let _binary = secured.binary("early");
+    for version in [&TLS12, &TLS13] {
+        let client = Arc::new(secured.ca.client_of(&[version]));
+        let mut stream = connect_from(Ipv4Addr::LOCALHOST, secured.relay.address);
+        let mut tls = ClientConnection::new(client, ServerName::try_from(NAME).unwrap()).unwrap();
+        let mut early = support::http::upgrade("/v2/client", &phone_headers("early")).into_bytes();
+        for number in 0..200 {
+            early.extend(frame(0x81, format!("[{number}]").as_bytes()));
+        }
+        // Buffered until the handshake is made, and then sent with its last message.
+        tls.writer().write_all(&early).unwrap();
+        while tls.is_handshaking() || tls.wants_write() {
+            tls.complete_io(&mut stream).unwrap();
+        }
+        let mut tls = StreamOwned::new(tls, stream);
+        let mut first = [0; 12];
+        tls.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"HTTP/1.1 101");
+        eventually("all of them", || {
+            let metrics = secured.relay.try_metrics().unwrap();
+            let seen = metrics.forwarded("phone_to_binary") % 200.0;
+            if seen == 0.0 && metrics.forwarded("phone_to_binary") > 0.0 {
+                Ok(())
+            } else {
+                Err(seen.to_string())
+            }
+        });
+    }
+    forwarded(&secured.relay, 400, 0);
+}
