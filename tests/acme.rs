@@ -263,7 +263,7 @@ fn a_certificate_that_cannot_be_renewed_is_announced_before_it_ends() {
     authority.behave(Behaviour::RefuseOrders { status: 503, kind: "serverInternal", detail: "not today" });
     let expiring = relay.wait_for_event("certificate_expiring");
     assert!((0.0..=1.5).contains(&expiring["left"].as_f64().unwrap()), "{expiring}");
-    assert_eq!(relay.events_named("certificate_order_failed").len(), 1, "it failed before that");
+    assert_eq!(relay.wait_for_events("certificate_order_failed", 1).len(), 1, "it failed before that");
     let expired = relay.wait_for_event("certificate_expired");
     assert_eq!(expired["level"], "error");
     assert_eq!(expired["not_after"], expiring["not_after"]);
@@ -304,7 +304,7 @@ fn what_could_not_be_kept_is_not_ordered() {
     authority.start_again();
     relay.signal("HUP");
     wait_for_orders(&relay, "failed", 2.0);
-    let causes: Vec<_> = relay.events_named("certificate_order_failed");
+    let causes: Vec<_> = relay.wait_for_events("certificate_order_failed", 2);
     let cause = causes[1]["cause"].as_str().unwrap();
     assert!(cause.contains("last-attempt: cannot be written"), "{cause}");
     assert_eq!((authority.connections(), authority.orders()), (0, 0));

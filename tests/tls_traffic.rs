@@ -176,8 +176,8 @@ fn a_new_certificate_is_for_newcomers_and_nobody_loses_a_frame() {
     let sent: usize = phones.into_iter().map(|phone| phone.join().unwrap()).sum();
     assert!(sent >= 2000, "{sent}");
     forwarded(&secured.relay, sent, sent);
-    assert_eq!(secured.relay.events_named("reloaded").len(), 5);
-    assert_eq!(secured.relay.events_named("certificate_loaded").len(), 6);
+    assert_eq!(secured.relay.wait_for_events("reloaded", 5).len(), 5);
+    assert_eq!(secured.relay.wait_for_events("certificate_loaded", 6).len(), 6);
     drop(secured);
     assert_eq!(echo.join().unwrap(), sent);
 }
@@ -218,7 +218,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
     for (number, (change, expected)) in changes.into_iter().enumerate() {
         change();
         secured.reload("failed", (number + 1) as f64);
-        let lines = secured.relay.events_named("reload_failed");
+        let lines = secured.relay.wait_for_events("reload_failed", number + 1);
         assert_eq!(lines.len(), number + 1);
         let cause = lines[number]["cause"].as_str().unwrap();
         assert!(cause.contains(expected) && cause.contains("see: pyrycode-relay check --config"), "{cause}");
@@ -260,7 +260,7 @@ fn domains_and_paths_are_taken_up_and_the_mode_is_not() {
 
     std::fs::write(secured.relay.config_path(), config.replace(&secured.files.section(), "")).unwrap();
     secured.reload("ok", 2.0);
-    let line = &secured.relay.events_named("reloaded")[1];
+    let line = &secured.relay.wait_for_events("reloaded", 2)[1];
     assert_eq!(line["needs_restart"], "tls.mode, tls.certificate, tls.key, tls.domains");
     assert!(Secure::connect(secured.relay.address, "b.example.com", &secured.client()).is_ok());
 }

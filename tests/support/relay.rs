@@ -196,6 +196,14 @@ impl Relay {
         })
     }
 
+    /// Waits until there are so many events of that name. Lines are written behind what they tell of.
+    pub fn wait_for_events(&self, name: &str, number: usize) -> Vec<Value> {
+        eventually(&format!("{number} times {name}"), || {
+            let events = self.events_named(name);
+            if events.len() >= number { Ok(events) } else { Err(format!("{:?}", self.events())) }
+        })
+    }
+
     /// A request to the metrics listener or the public one; the whole answer.
     pub fn http(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).expect("connects");
