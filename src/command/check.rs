@@ -1,16 +1,16 @@
 //! `check`: reads a configuration exactly as the relay would, and says whether it is good.
 //!
-//! With `tls.mode = "files"` the files are looked at as well. Nothing else happens: no address is bound, and no certificate
+//! The files that `[tls]` names are looked at as well. Nothing else happens: no address is bound, and no certificate
 //! authority is asked.
 
 use std::io::{self, Write};
-use std::time::SystemTime;
 
 use super::{CommandError, Exit};
 use crate::cli::{CheckArgs, DEFAULT_CONFIG};
-use crate::config::{Config, LoadError, Source, TlsMode};
+use crate::config::{Config, LoadError, Source};
 use crate::tls::certificate::date;
 use crate::tls::files;
+use crate::tls::material::Material;
 
 /// Checks the configuration and reports it on standard output.
 ///
@@ -27,16 +27,11 @@ pub fn check(args: &CheckArgs) -> Result<(), CommandError> {
         Source::File(path) => format!("configuration ok: {}", path.display()),
         Source::Defaults => format!("configuration ok: built-in defaults (no {DEFAULT_CONFIG})"),
     };
-    if loaded.config.tls.mode == TlsMode::Files {
-        if files::are_credentials_of_the_service(&loaded) {
-            ok.push_str(
-                "\ncertificate and key are credentials, which only the service can see: not looked at",
-            );
-        } else {
-            let certificate = files::load(&loaded, SystemTime::now()).map_err(LoadError::Invalid)?;
-            let (names, end) = (certificate.names().join(", "), date(certificate.not_after()));
-            ok = format!("{ok}\ncertificate ok: for {names}, until {end}");
-        }
+    if files::are_credentials_of_the_service(&loaded) {
+        ok.push_str("\ncertificate and key are credentials, which only the service can see: not looked at");
+    } else if let Material::Files(certificate) = Material::load(&loaded).map_err(LoadError::Invalid)? {
+        let (names, end) = (certificate.names().join(", "), date(certificate.not_after()));
+        ok = format!("{ok}\ncertificate ok: for {names}, until {end}");
     }
     let written = if args.print {
         // Standard output is what was asked for; losing this line is no failure.

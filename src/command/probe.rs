@@ -47,8 +47,9 @@ mod trust;
 pub use frame::{LARGEST_FRAME, SMALLEST_FRAME};
 pub use report::{Failure, Report, RoundTrip, TlsSession};
 pub use target::{Target, TargetError};
-pub use trust::CaError;
 use trust::Trust;
+
+use crate::tls::roots::CaError;
 
 /// How the probe introduces itself.
 const USER_AGENT: &str = concat!("pyrycode-relay-probe/", env!("CARGO_PKG_VERSION"));

@@ -29,11 +29,11 @@ use smol::Executor;
 
 use crate::config::{Drain, Loaded, Problems};
 use crate::event;
+use crate::tls::material::Material;
 pub use reload::Load;
 use reload::Reloads;
 use signals::{Signal, Signals};
 use start::Running;
-use tls::Material;
 use watch::Manager;
 
 /// Why the service did not start, or did not go on.
@@ -113,7 +113,7 @@ pub fn run(loaded: &Loaded, log: event::Handle, load: Load) -> Result<(), Servic
     start::announce(&loaded.source);
     let capacity = descriptors::fit(loaded, descriptors::raise_limit()).map_err(ServiceError::Refused)?;
     start::announce_reduced(capacity);
-    let material = Material::load(loaded)?;
+    let material = Material::load(loaded).map_err(ServiceError::Refused)?;
     let executor = Arc::new(Executor::new());
     async_io::block_on(executor.run(async {
         let mut signals =

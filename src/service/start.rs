@@ -14,7 +14,7 @@ use super::descriptors::Capacity;
 use super::doorway::Doorway;
 use super::notes::Notes;
 use super::reload;
-use super::tls::{Hearing, Material, Opened};
+use super::tls::{self, Hearing, Opened};
 use super::watch::Manager;
 use crate::cli::DEFAULT_CONFIG;
 use crate::config::{Config, Loaded, MetricsListen, PublicListen, Source};
@@ -28,6 +28,7 @@ use crate::metrics::server::{MetricsServer, MetricsThread};
 use crate::relay::hub::Hub;
 use crate::relay::observer::{Census, Counts};
 use crate::relay::settings::Settings;
+use crate::tls::material::Material;
 use crate::tls::{Tls, expiry};
 
 /// How long the metrics thread may take to answer its first scrape.
@@ -66,7 +67,7 @@ impl Running {
         families.limits(capacity.connections, capacity.handshakes);
         let notes = Arc::<Notes>::default();
         let hearing = Hearing { families: Arc::clone(&families), notes: Arc::clone(&notes) };
-        let Opened { tls, acme } = material.open(loaded, Arc::new(hearing))?;
+        let Opened { tls, acme } = tls::open(material, loaded, Arc::new(hearing))?;
         let hub = Hub::new(settings(config), families.clone());
         census.watch(&hub);
         let metrics = match metrics {

@@ -4,6 +4,7 @@
 //! unsupported kind or of another certificate, a certificate that has expired, and one that lacks a name.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -227,24 +228,25 @@ fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Flaw> {
 /// Names, and begin and end.
 fn describe(own: &CertificateDer<'_>) -> Result<(Vec<String>, [SystemTime; 2]), Flaw> {
     let (_, parsed) = X509Certificate::from_der(own).map_err(|_| Flaw::BadCertificate)?;
-    let named = parsed.subject_alternative_name().map_err(|_| Flaw::BadCertificate)?;
-    let names = named.iter().flat_map(|names| &names.value.general_names).filter_map(shown).collect();
+    let names = names_of(&parsed).ok_or(Flaw::BadCertificate)?;
     let validity = parsed.validity();
     Ok((names, [time(validity.not_before), time(validity.not_after)]))
 }
 
-fn shown(name: &GeneralName<'_>) -> Option<String> {
-    match name {
+/// Host names and addresses that a certificate is for, as they stand in it; nothing if they cannot be read.
+pub(crate) fn names_of(certificate: &X509Certificate<'_>) -> Option<Vec<String>> {
+    let named = certificate.subject_alternative_name().ok()?;
+    let name = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes).ok().map(|octets| std::net::Ipv4Addr::from(octets).to_string()),
-            16 => {
-                <[u8; 16]>::try_from(*bytes).ok().map(|octets| std::net::Ipv6Addr::from(octets).to_string())
-            }
-            _ => None,
-        },
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
         _ => None,
-    }
+    };
+    Some(named.iter().flat_map(|names| &names.value.general_names).filter_map(name).collect())
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let short = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    short.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn time(at: ASN1Time) -> SystemTime {

@@ -12,6 +12,7 @@ pub mod acme;
 pub mod certificate;
 pub mod expiry;
 pub mod files;
+pub mod material;
 pub mod roots;
 
 use std::collections::HashMap;

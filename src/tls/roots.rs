@@ -1,13 +1,19 @@
 //! Whom the relay trusts when it is the client: of the authority's server, and of the relay that is probed.
 
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::certificate::read_chain;
+/// How much of a file is read. The store of a whole system has less than a tenth of it.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// What the system trusts (on Debian, the package `ca-certificates`).
 ///
@@ -16,28 +22,100 @@ use super::certificate::read_chain;
 pub fn of_the_system() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
+    // A system's store may hold what the library does not take; the rest of it is of use.
     roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-        return Err(format!(
-            "this host trusts no certificate authority{why}; install the package ca-certificates"
-        ));
+    if !roots.is_empty() {
+        return Ok(roots);
     }
-    Ok(roots)
+    let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+    Err(format!(
+        "this system has no store of certificates to verify others with, or an empty one{why}; install the package \
+         ca-certificates"
+    ))
 }
 
-/// The certificates of a file in PEM.
+/// Why a file cannot say whom to trust.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CaError {
+    /// It is not there or may not be read; the system's words.
+    Unreadable(String),
+    /// It is larger than any collection of certificates.
+    TooLarge,
+    /// It holds a certificate, but not in PEM.
+    Der,
+    /// It holds a private key and no certificate.
+    OnlyKey,
+    /// It holds no certificate.
+    NoCertificate,
+    /// The certificate with this number, counted from 1, is damaged.
+    Damaged(usize),
+}
+
+impl fmt::Display for CaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(why) => write!(f, "cannot be read ({why})")?,
+            Self::TooLarge => write!(f, "has more than {MAX_FILE} bytes")?,
+            Self::Der => f.write_str(
+                "is not in PEM but in binary (DER); convert it with 'openssl x509 -inform der -outform pem'",
+            )?,
+            Self::OnlyKey => f.write_str(
+                "holds a private key and no certificate; a key must stay where it is, its certificate is what is \
+                 wanted",
+            )?,
+            Self::NoCertificate => f.write_str("holds no certificate")?,
+            Self::Damaged(number) => write!(f, "is damaged: its certificate {number} cannot be read")?,
+        }
+        f.write_str(
+            "; it must be a PEM file with one or several certificates, each between -----BEGIN CERTIFICATE----- and \
+             -----END CERTIFICATE-----, of the authority that is to be trusted",
+        )
+    }
+}
+
+impl std::error::Error for CaError {}
+
+/// The certificates of a file.
 ///
 /// # Errors
-/// It cannot be read, or holds no certificate that can vouch for others.
-pub fn of_file(path: &Path) -> Result<RootCertStore, String> {
-    let shown = path.display();
-    let pem = std::fs::read(path).map_err(|error| format!("{shown}: cannot be read: {error}"))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in read_chain(&pem).map_err(|flaw| format!("{shown}: {flaw}"))? {
-        roots.add(certificate).map_err(|_| format!("{shown}: holds something that is not a certificate"))?;
+/// It cannot be read, or what it holds is not certificates in PEM.
+pub fn certificates_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, CaError> {
+    let unreadable = |error: std::io::Error| CaError::Unreadable(error.to_string());
+    let mut bytes = Vec::new();
+    let mut limited = File::open(file).map_err(unreadable)?.take(MAX_FILE + 1);
+    let length = limited.read_to_end(&mut bytes).map_err(unreadable)?;
+    if u64::try_from(length).unwrap_or(u64::MAX) > MAX_FILE {
+        return Err(CaError::TooLarge);
     }
-    Ok(roots)
+    certificates(&bytes)
+}
+
+fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, CaError> {
+    let mut found = Vec::new();
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
+        let damaged = CaError::Damaged(found.len().saturating_add(1));
+        match section {
+            Ok((SectionKind::Certificate, der)) => {
+                let certificate = CertificateDer::from(der);
+                RootCertStore::empty().add(certificate.clone()).map_err(|_| damaged)?;
+                found.push(certificate);
+            }
+            Ok(_) => {}
+            Err(_) => return Err(damaged),
+        }
+    }
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    Err(if text.contains("PRIVATE KEY-----") {
+        CaError::OnlyKey
+    } else if RootCertStore::empty().add(CertificateDer::from(bytes)).is_ok() {
+        CaError::Der
+    } else {
+        CaError::NoCertificate
+    })
 }
 
 /// A client that trusts these.
@@ -50,4 +128,45 @@ pub fn client(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> 
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made() -> (rcgen::Certificate, rcgen::KeyPair) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let parameters = rcgen::CertificateParams::new(vec!["relay.example".to_owned()]).unwrap();
+        (parameters.self_signed(&key).unwrap(), key)
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_apart() {
+        let (one, key) = made();
+        let cut = one.pem().replace("-----END CERTIFICATE-----", "");
+        let garbage = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+        for (bytes, expected) in [
+            (&b""[..], CaError::NoCertificate),
+            (b"[relay]\nlisten = 1\n", CaError::NoCertificate),
+            (key.serialize_pem().as_bytes(), CaError::OnlyKey),
+            (
+                b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+                CaError::OnlyKey,
+            ),
+            (one.der(), CaError::Der),
+            (cut.as_bytes(), CaError::Damaged(1)),
+            (format!("{}{garbage}", one.pem()).as_bytes(), CaError::Damaged(2)),
+        ] {
+            let refused = certificates(bytes).unwrap_err();
+            assert_eq!(refused, expected);
+            assert!(refused.to_string().contains("must be a PEM file with one or several certificates"));
+        }
+    }
+
+    #[test]
+    fn an_endless_file_is_not_read_to_its_end() {
+        assert_eq!(certificates_of(Path::new("/dev/zero")).unwrap_err(), CaError::TooLarge);
+        let missing = certificates_of(Path::new("/no/such/file")).unwrap_err().to_string();
+        assert!(missing.starts_with("cannot be read (No such file"), "{missing}");
+    }
 }

@@ -3,17 +3,16 @@
 //! Nothing here is a verdict; that is the verifier's. Names come from a stranger and are made fit for a terminal as
 //! they are read.
 
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
 use super::explain;
+use crate::tls::certificate::names_of;
 
 /// How much of a name is shown, in characters: as much as DNS allows.
 const SHOWN_NAME: usize = 253;
@@ -71,22 +70,8 @@ pub(super) fn listed(names: &[String]) -> String {
 }
 
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let Ok(Some(extension)) = certificate.subject_alternative_name() else {
-        return Vec::new();
-    };
-    let name = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some(explain::clean(name, SHOWN_NAME)),
-        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
-        _ => None,
-    };
-    extension.value.general_names.iter().filter_map(name).collect()
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(bytes)
-        .map(IpAddr::from)
-        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
+    let names = names_of(certificate).unwrap_or_default();
+    names.iter().map(|name| explain::clean(name, SHOWN_NAME)).collect()
 }
 
 /// The common name, or the whole name where there is none.
