@@ -25,8 +25,10 @@ Configuration:
 Signals:
   TERM, INT  Drain: accept nobody new, deliver what is queued, close every
              connection, exit 0. A second one cuts what is left at once.
-  HUP        Read the log level from the configuration file again.
-             Connections are untouched.
+  HUP        Read the configuration file again: log level and certificate
+             change at once, what else has changed is logged. With an ACME
+             certificate that is wanting: try again now. Connections are
+             untouched.
 
 Exit codes:
   0   done: the relay was told to stop, the configuration is good, the probe passed
