@@ -9,8 +9,13 @@ use support::relay::{Relay, bound_beyond_a_frame};
 const TO_PHONE: &str = "binary_to_phone";
 const FRAMES: usize = 60;
 
-/// More than what the frame that is half written is charged, each frame having some 10 kB.
-const MOST_LEFT: f64 = 10_200.0;
+/// More than what one frame is charged.
+const CHARGED: f64 = 10_200.0;
+
+/// How many frames may be half written.
+fn half_written() -> f64 {
+    1.0 + (bound_beyond_a_frame() / 10_000.0).ceil()
+}
 
 /// Patience enough to show that nobody waited for its end.
 const PATIENT: &str = "[session]\nwrite_timeout = \"5m\"\n";
@@ -62,8 +67,7 @@ fn a_pong_overtakes_the_frames_that_are_queued() {
         after += 1;
     }
     let between = before as f64 - written;
-    let most = 1.0 + (bound_beyond_a_frame() / 10_000.0).ceil();
-    assert!((0.0..=most).contains(&between), "{before}, of which {written} were written before");
+    assert!((0.0..=half_written()).contains(&between), "{before}, of which {written} were written before");
     let metrics = relay.quiet(1, FRAMES);
     assert!(is(metrics.dropped_in_all(TO_PHONE), 0));
 }
@@ -80,10 +84,7 @@ fn an_eviction_cuts_through_a_write_that_is_blocked() {
     let metrics = relay
         .wait_for_metric("connections_closed_total{cause=\"binary_reclaimed\",endpoint=\"client\"}", 1.0);
     assert!(is(metrics.get("connected_phones"), 0));
-    assert!(
-        metrics.queued("client") < MOST_LEFT + bound_beyond_a_frame(),
-        "at most what is half written is left"
-    );
+    assert!(metrics.queued("client") < half_written() * CHARGED, "at most what is half written is left");
     let arrived = beginning_and_close(&mut phone, &close_frame(4404, "binary reclaimed server-id"));
     let metrics = relay.quiet(1, FRAMES);
     assert!(is(metrics.forwarded(TO_PHONE), arrived));
@@ -99,10 +100,7 @@ fn the_end_of_grace_cuts_through_a_write_that_is_blocked() {
     relay.wait_for_metric("grace_expiries_total", 1.0);
     let series = "connections_closed_total{cause=\"binary_did_not_reconnect\",endpoint=\"client\"}";
     let metrics = relay.wait_for_metric(series, 1.0);
-    assert!(
-        metrics.queued("client") < MOST_LEFT + bound_beyond_a_frame(),
-        "at most what is half written is left"
-    );
+    assert!(metrics.queued("client") < half_written() * CHARGED, "at most what is half written is left");
     let arrived = beginning_and_close(&mut phone, &close_frame(1011, "binary did not reconnect"));
     let metrics = relay.quiet(1, FRAMES);
     assert!(is(metrics.dropped(TO_PHONE, "receiver_closed"), FRAMES - arrived) && arrived < FRAMES / 2);

@@ -2,7 +2,7 @@
 //!
 //! Each file of `packaging/proxies/` is what is tested: only addresses, names of files and the like are replaced, and a
 //! replacement that finds nothing fails. A proxy that is not installed is passed over, unless
-//! `PYRYCODE_RELAY_REQUIRE_PROXIES` is set.
+//! `PYRYCODE_RELAY_REQUIRE_PROGRAMS` is set.
 
 #![allow(
     clippy::unwrap_used,
@@ -215,7 +215,7 @@ fn installed(program: &str) -> Option<PathBuf> {
 
 fn not_tested<T>(recipe: &Recipe<'_>, missing: &str) -> Option<T> {
     let missing = format!("{missing} is missing; {} needs the packages {}", recipe.file, recipe.packages);
-    assert!(std::env::var_os("PYRYCODE_RELAY_REQUIRE_PROXIES").is_none(), "{missing}");
+    assert!(std::env::var_os("PYRYCODE_RELAY_REQUIRE_PROGRAMS").is_none(), "{missing}");
     eprintln!("not tested: {missing}");
     None
 }

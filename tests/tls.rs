@@ -97,7 +97,7 @@ fn said(program: &str, arguments: &[&str], input: &str) -> Option<String> {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let is_missing = output.status.code() == Some(127);
     assert!(
-        !(is_missing && std::env::var_os("PYRYCODE_RELAY_REQUIRE_PROXIES").is_some()),
+        !(is_missing && std::env::var_os("PYRYCODE_RELAY_REQUIRE_PROGRAMS").is_some()),
         "{program} is not installed: {said}"
     );
     (!is_missing).then_some(said)
