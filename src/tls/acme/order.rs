@@ -235,5 +235,51 @@ fn explain(error: &AcmeError) -> String {
         let told: Told = serde_json::from_str(&body).ok()?;
         Some(format!("{status} {}", told_as(told.kind.as_deref(), told.detail.as_deref())))
     });
-    told.unwrap_or(text)
+    told.or_else(|| plainly(&text)).unwrap_or(text)
+}
+
+/// What the operating system or TLS said, out of a text that shows how the library nests its errors.
+fn plainly(text: &str) -> Option<String> {
+    let between =
+        |before: &str, after: char| Some(text.split_once(before)?.1.split_once(after)?.0.to_owned());
+    if let Some(verdict) = between("InvalidCertificate(", ')') {
+        return Some(format!(
+            "the certificate of its server is not trusted ({verdict}); one of an authority of your own needs tls.directory_ca"
+        ));
+    }
+    between("message: \"", '"').or_else(|| between("error: \"", '"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_library_nests_is_told_plainly() {
+        for (text, expected) in [
+            (
+                "http request error: http error: ConnectError(TcpConnect(Os { code: 111, kind: ConnectionRefused, \
+                 message: \"Connection refused\" }))",
+                Some("Connection refused"),
+            ),
+            (
+                "http error: ConnectError(TcpConnect(Custom { kind: Uncategorized, error: \"failed to lookup\" }))",
+                Some("failed to lookup"),
+            ),
+            ("JSON error: expected value at line 1 column 1", None),
+        ] {
+            assert_eq!(plainly(text).as_deref(), expected, "{text}");
+        }
+        let untrusted = "ConnectError(TlsConnect(Custom { kind: InvalidData, error: InvalidCertificate(UnknownIssuer) }))";
+        let told = plainly(untrusted).unwrap();
+        assert!(told.contains("not trusted (UnknownIssuer)") && told.contains("tls.directory_ca"), "{told}");
+    }
+
+    #[test]
+    fn a_problem_document_is_told_in_a_line() {
+        let told = |kind, detail| told_as(kind, detail);
+        assert_eq!(told(Some("urn:ietf:params:acme:error:dns"), Some("no A record")), "dns: no A record");
+        assert_eq!(told(None, Some("no A record")), "no A record");
+        assert_eq!(told(None, None), "no reason was given");
+    }
 }
