@@ -2,7 +2,7 @@
 //!
 //! Each file is the same as in its own program; the harness sees that it is part of this one, gives the relay a certificate,
 //! and puts a tunnel in front of it. Left out is what has no socket, what looks at the kernel's side of a connection, and what stands
-//! before TLS (`proxy_protocol`); `tls` and `tls_traffic` have more, without a tunnel.
+//! before TLS (`proxy_protocol`); `tls`, `tls_files` and `tls_traffic` have more, without a tunnel.
 
 #![allow(clippy::duplicate_mod, reason = "each file has its own harness, as it has in its own program")]
 

@@ -10,98 +10,19 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rcgen::KeyPair;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 use support::http::{Http, request};
-use support::relay::{Metrics, Relay};
-use support::tls::{Ca, Files, NAME, Secure, trusting};
+use support::programs::said;
+use support::secured::Secured;
+use support::tls::{Ca, NAME, Secure, trusting};
 use support::{connect_from, eventually};
-
-/// A relay with a certificate of an authority of its own.
-struct Secured {
-    relay: Relay,
-    ca: Ca,
-    files: Files,
-    directory: tempfile::TempDir,
-}
-
-impl Secured {
-    fn with(config: &str) -> Self {
-        let (ca, directory) = (Ca::new(), tempfile::tempdir().unwrap());
-        let files = ca.issue(&[NAME, "b.example.com"]).write(directory.path());
-        let domains = format!("domains = [\"{NAME}\", \"b.example.com\"]\n");
-        let relay = Relay::with(&format!("{}{domains}{config}", files.section()));
-        std::fs::write(directory.path().join("root.pem"), ca.root()).unwrap();
-        Self { relay, ca, files, directory }
-    }
-
-    fn client(&self) -> Arc<ClientConfig> {
-        Arc::new(self.ca.client())
-    }
-
-    fn root(&self) -> String {
-        self.directory.path().join("root.pem").display().to_string()
-    }
-
-    fn failures(&self, stage: &str) -> f64 {
-        self.metrics().get(&format!("handshake_failures_total{{stage=\"{stage}\"}}"))
-    }
-
-    fn metrics(&self) -> Metrics {
-        self.relay.try_metrics().unwrap()
-    }
-
-    fn wait_for_failures(&self, stage: &str, number: f64) {
-        eventually(&format!("{number} failures in {stage}"), || match self.failures(stage) {
-            seen if seen == number => Ok(()),
-            seen => Err(seen.to_string()),
-        });
-    }
-
-    /// It still serves whoever knows how to ask.
-    fn serves(&self) {
-        let secure = Secure::connect(self.relay.address, NAME, &self.client()).unwrap();
-        assert_eq!(secure.health(NAME), "200");
-    }
-}
-
-/// What a program said that was started with these arguments and this input, within a bounded time.
-fn said(program: &str, arguments: &[&str], input: &str) -> Option<String> {
-    let mut child = match Command::new("timeout")
-        .arg("20")
-        .arg(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-    {
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        child => child.expect("starts"),
-    };
-    let mut stdin = child.stdin.take().unwrap();
-    // It may be gone already.
-    let _ = stdin.write_all(input.as_bytes());
-    // Whoever waits for an answer to a command goes on until its own end.
-    let _open = input.ends_with("R\n").then_some(stdin);
-    let output = child.wait_with_output().unwrap();
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let is_missing = output.status.code() == Some(127);
-    assert!(
-        !(is_missing && std::env::var_os("PYRYCODE_RELAY_REQUIRE_PROGRAMS").is_some()),
-        "{program} is not installed: {said}"
-    );
-    (!is_missing).then_some(said)
-}
 
 fn health(host: &str) -> String {
     format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
@@ -376,136 +297,6 @@ fn bytes_may_come_one_by_one() {
         assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
     }
     assert_eq!(secured.failures("tls"), 0.0);
-}
-
-#[test]
-fn every_kind_of_key_is_served() {
-    let directory = tempfile::tempdir().unwrap();
-    let ca = Ca::new();
-    let mut keys: Vec<(String, String)> = [
-        ("P-256", &rcgen::PKCS_ECDSA_P256_SHA256),
-        ("P-384", &rcgen::PKCS_ECDSA_P384_SHA384),
-        ("Ed25519", &rcgen::PKCS_ED25519),
-    ]
-    .map(|(name, algorithm)| (name.to_owned(), KeyPair::generate_for(algorithm).unwrap().serialize_pem()))
-    .into();
-    // RSA is not made here, and the older forms are not written here.
-    let sec1 = said("openssl", &["ec"], &keys[0].1);
-    let rsa = said("openssl", &["genrsa", "2048"], "");
-    let pkcs1 = said("openssl", &["genrsa", "-traditional", "2048"], "");
-    for (name, label, made) in
-        [("SEC1", "EC PRIVATE", sec1), ("RSA", "BEGIN PRIVATE", rsa), ("PKCS#1", "RSA PRIVATE", pkcs1)]
-    {
-        let Some(made) = made else { continue };
-        assert!(made.contains(label), "{name}: {made}");
-        keys.push((name.to_owned(), made));
-    }
-    for (name, key) in keys {
-        let pair = KeyPair::from_pem(&pkcs8(&key)).unwrap();
-        let mut pem = ca.issue_with(&[NAME], &pair, |_| ());
-        pem.key = key;
-        let relay = Relay::with(&pem.write(directory.path()).section());
-        for version in [&TLS12, &TLS13] {
-            let client = Arc::new(ca.client_of(&[version]));
-            let secure = Secure::connect(relay.address, NAME, &client).unwrap();
-            assert_eq!(secure.health("any.host.without.domains"), "200", "{name}");
-        }
-    }
-}
-
-/// The key as PKCS#8, which the maker of certificates wants.
-fn pkcs8(key: &str) -> String {
-    if key.contains("BEGIN PRIVATE KEY") {
-        return key.to_owned();
-    }
-    said("openssl", &["pkcs8", "-topk8", "-nocrypt"], key).unwrap()
-}
-
-#[test]
-fn a_certificate_that_clients_would_refuse_is_refused_at_the_start_and_by_check() {
-    use support::relay::Program;
-    use support::tls::replace;
-
-    let (ca, directory) = (Ca::new(), tempfile::tempdir().unwrap());
-    let now = std::time::SystemTime::now();
-    let day = Duration::from_secs(86_400);
-    let good = ca.issue(&[NAME]);
-    let refused = |change: &dyn Fn(&Files), expected: &[&str]| {
-        let files = good.write(directory.path());
-        change(&files);
-        let section = format!("{}domains = [\"{NAME}\"]\n", files.section());
-        let config = format!("[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"off\"\n{section}");
-        let program = Program::new(&config);
-        let started = program.command().output().unwrap();
-        let mut check = Command::new(program.command().get_program());
-        let checked = check.arg("check").arg("--config").arg(program.config_path()).output().unwrap();
-        let said = String::from_utf8(started.stderr).unwrap();
-        assert_eq!((started.status.code(), checked.status.code()), (Some(78), Some(78)), "{said}");
-        let checked = String::from_utf8(checked.stderr).unwrap();
-        assert!(
-            said.ends_with(&checked)
-                && checked.ends_with(&format!("in {}\n", program.config_path().display()))
-        );
-        for part in expected {
-            assert!(said.contains(part), "{part}: {said}");
-        }
-    };
-    let write = |pem: support::tls::Pem| move |files: &Files| drop(pem.write(files.key.parent().unwrap()));
-    refused(
-        &write(ca.issue_for(&[NAME], now - day * 9, day * 8)),
-        &[":6: tls.certificate: ", "cert.pem: expired on 20"],
-    );
-    refused(
-        &write(ca.issue_for(&[NAME], now + day, day)),
-        &["is not valid before", "is the clock of this host right?"],
-    );
-    refused(
-        &write(ca.issue(&["other.example"])),
-        &["is not for relay.example.com", "it is for other.example"],
-    );
-    refused(
-        &|files| replace(&files.key, &ca.issue(&[NAME]).key, 0o600),
-        &[":7: tls.key: ", "key.pem: does not belong to the first certificate of tls.certificate"],
-    );
-    refused(&|files| replace(&files.key, &good.key, 0o644), &["(mode 0644); it must be 0600", "chmod 0600 "]);
-    refused(
-        &|files| {
-            std::fs::remove_file(&files.key).unwrap();
-            replace(&files.certificate, &good.key, 0o644);
-        },
-        &["tls.key: ", "cannot be read: No such file"],
-    );
-    refused(
-        &|files| replace(&files.certificate, &good.key, 0o644),
-        &["holds no certificate", "it holds PRIVATE KEY"],
-    );
-
-    // And one that they would not refuse.
-    let files = good.write(directory.path());
-    let program = Program::new(&files.section());
-    let mut check = Command::new(program.command().get_program());
-    let checked = check.arg("check").arg("--config").arg(program.config_path()).output().unwrap();
-    let said = String::from_utf8(checked.stdout).unwrap();
-    assert!(said.contains("\ncertificate ok: for relay.example.com, until "), "{said}");
-    // What only the service can see, check does not judge; the service does.
-    let config = "[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"off\"\n\
-                  [tls]\nmode = \"files\"\ncertificate = \"credential:cert.pem\"\nkey = \"credential:key.pem\"\n";
-    let program = Program::new(config);
-    let mut check = Command::new(program.command().get_program());
-    let checked = check.arg("check").arg("--config").arg(program.config_path()).output().unwrap();
-    let said = String::from_utf8(checked.stdout).unwrap();
-    assert!(
-        checked.status.success() && said.contains("credentials, which only the service can see"),
-        "{said}"
-    );
-    let started = program.command().output().unwrap();
-    assert_eq!(started.status.code(), Some(78));
-    let relay = Relay::with_options(support::relay::Options {
-        config: config.replace("[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"off\"\n", ""),
-        environment: vec![("CREDENTIALS_DIRECTORY".to_owned(), directory.path().display().to_string())],
-        ..Default::default()
-    });
-    assert_eq!(Secure::connect(relay.address, NAME, &Arc::new(ca.client())).unwrap().health(NAME), "200");
 }
 
 #[test]

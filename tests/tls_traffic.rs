@@ -7,79 +7,19 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::net::UnixDatagram;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use support::client::{Client, binary_headers, frame, phone_headers, upgrade_over};
-use support::relay::{Options, Relay};
-use support::tls::{Ca, Files, NAME, Pem, Secure, replace};
-use support::{DEADLINE, connect_from, eventually};
-
-type Tls = StreamOwned<ClientConnection, TcpStream>;
-
-/// A relay with a certificate of an authority of its own, which can be exchanged.
-struct Secured {
-    relay: Relay,
-    ca: Ca,
-    files: Files,
-    directory: tempfile::TempDir,
-}
-
-impl Secured {
-    fn with(options: Options) -> Self {
-        let (ca, directory) = (Ca::new(), tempfile::tempdir().unwrap());
-        let files = ca.issue(&[NAME]).write(directory.path());
-        let config = format!("{}{}", options.config, files.section());
-        let relay = Relay::with_options(Options { config, ..options });
-        Self { relay, ca, files, directory }
-    }
-
-    fn start() -> Self {
-        Self::with(Options::default())
-    }
-
-    fn client(&self) -> Arc<ClientConfig> {
-        Arc::new(self.ca.client())
-    }
-
-    fn upgrade(&self, path: &str, headers: &[(&str, &str)], client: &Arc<ClientConfig>) -> Client<Tls> {
-        let secure = Secure::connect(self.relay.address, NAME, client).unwrap();
-        upgrade_over(secure.into_stream(), &format!("wss://{NAME}{path}"), headers).unwrap()
-    }
-
-    fn binary(&self, server_id: &str) -> Client<Tls> {
-        self.upgrade("/v2/server", &binary_headers(server_id), &self.client())
-    }
-
-    fn phone(&self, server_id: &str) -> Client<Tls> {
-        self.upgrade("/v2/client", &phone_headers(server_id), &self.client())
-    }
-
-    fn write(&self, pem: &Pem) {
-        let _ = pem.write(self.directory.path());
-    }
-
-    /// The end of the certificate that a newcomer is shown.
-    fn shown(&self) -> i64 {
-        Secure::connect(self.relay.address, NAME, &self.client()).unwrap().certificate_ends()
-    }
-
-    /// Asks for a reload, and waits until as many have ended in this way.
-    fn reload(&self, outcome: &str, number: f64) {
-        self.relay.signal("HUP");
-        let series = format!("reloads_total{{outcome=\"{outcome}\"}}");
-        eventually("the reload", || match self.relay.try_metrics().unwrap().get(&series) {
-            seen if seen == number => Ok(()),
-            seen => Err(seen.to_string()),
-        });
-    }
-}
+use rustls::{ClientConnection, StreamOwned};
+use support::client::{binary_headers, frame, phone_headers};
+use support::relay::Relay;
+use support::secured::Secured;
+use support::tls::NAME;
+use support::{connect_from, eventually};
 
 /// Waits until both directions have as many frames behind them, and nothing was dropped.
 fn forwarded(relay: &Relay, to_binary: usize, to_phone: usize) {
@@ -168,7 +108,7 @@ fn a_new_certificate_is_for_newcomers_and_nobody_loses_a_frame() {
         secured.write(&secured.ca.issue_for(&[NAME], begin, Duration::from_secs(86_400 * u64::from(number))));
         secured.reload("ok", f64::from(number));
         assert!(secured.shown() < before && secured.shown() > before.min(0));
-        let ends = secured.relay.try_metrics().unwrap().get("certificate_expiry_timestamp_seconds");
+        let ends = secured.metrics().get("certificate_expiry_timestamp_seconds");
         assert_eq!(secured.shown() as f64, ends);
         rounds(done.load(Ordering::Acquire) + 300);
     }
@@ -180,89 +120,6 @@ fn a_new_certificate_is_for_newcomers_and_nobody_loses_a_frame() {
     assert_eq!(secured.relay.wait_for_events("certificate_loaded", 6).len(), 6);
     drop(secured);
     assert_eq!(echo.join().unwrap(), sent);
-}
-
-#[test]
-fn a_bad_file_changes_nothing_and_says_why() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    let secured = Secured::with(Options {
-        environment: vec![("NOTIFY_SOCKET".to_owned(), path.display().to_string())],
-        ..Options::default()
-    });
-    let mut told = Vec::new();
-    let wait_for = |what: &str, told: &mut Vec<String>| {
-        eventually(what, || {
-            let mut message = [0; 4096];
-            let length = socket.recv(&mut message).unwrap();
-            told.push(String::from_utf8_lossy(&message[..length]).into_owned());
-            if told.last().unwrap().contains(what) { Ok(()) } else { Err(format!("{told:?}")) }
-        });
-    };
-    wait_for("READY=1", &mut told);
-    let good = secured.shown();
-    let now = SystemTime::now();
-    let (day, other) = (Duration::from_secs(86_400), secured.ca.issue(&[NAME]));
-    let expired = secured.ca.issue_for(&[NAME], now - day * 2, day);
-    let files = &secured.files;
-    let changes: [(&dyn Fn(), &str); 5] = [
-        (&|| replace(&files.key, &other.key, 0o600), "tls.key: "),
-        (&|| replace(&files.key, &other.key, 0o604), "(mode 0604); it must be 0600"),
-        (&|| secured.write(&expired), "expired on "),
-        (&|| replace(&files.certificate, "nothing", 0o644), "holds no certificate"),
-        (&|| std::fs::remove_file(&files.key).unwrap(), "cannot be read: No such file"),
-    ];
-    let mut live = secured.binary("live");
-    for (number, (change, expected)) in changes.into_iter().enumerate() {
-        change();
-        secured.reload("failed", (number + 1) as f64);
-        let lines = secured.relay.wait_for_events("reload_failed", number + 1);
-        assert_eq!(lines.len(), number + 1);
-        let cause = lines[number]["cause"].as_str().unwrap();
-        assert!(cause.contains(expected) && cause.contains("see: pyrycode-relay check --config"), "{cause}");
-        told.clear();
-        wait_for("RELOADING=1", &mut told);
-        assert!(told.last().unwrap().contains("MONOTONIC_USEC="), "{told:?}");
-        wait_for("READY=1", &mut told);
-        let status =
-            told.iter().rfind(|line| line.starts_with("STATUS=")).expect("a status before it is done");
-        assert!(status.contains("; reload refused: ") && status.contains(expected), "{status}");
-        assert_eq!(secured.shown(), good);
-        assert!(live.served().is_empty());
-    }
-    secured.write(&other);
-    secured.reload("ok", 1.0);
-    told.clear();
-    wait_for("RELOADING=1", &mut told);
-    wait_for("READY=1", &mut told);
-    let status = told.iter().rfind(|line| line.starts_with("STATUS=")).expect("a status before it is done");
-    assert!(!status.contains("refused"), "{status}");
-    assert!(live.served().is_empty());
-    assert_eq!(secured.relay.try_metrics().unwrap().get("reloads_total{outcome=\"failed\"}"), 5.0);
-}
-
-#[test]
-fn domains_and_paths_are_taken_up_and_the_mode_is_not() {
-    let secured = Secured::start();
-    let config = std::fs::read_to_string(secured.relay.config_path()).unwrap();
-    let moved = tempfile::tempdir().unwrap();
-    let files = secured.ca.issue(&["b.example.com"]).write(moved.path());
-    let new = config
-        .replace(&secured.files.section(), &format!("{}domains = [\"b.example.com\"]\n", files.section()));
-    std::fs::write(secured.relay.config_path(), new).unwrap();
-    secured.reload("ok", 1.0);
-    let secure = Secure::connect(secured.relay.address, "b.example.com", &secured.client()).unwrap();
-    assert_eq!(secure.health(NAME), "421");
-    assert!(Secure::connect(secured.relay.address, NAME, &secured.client()).is_err());
-    assert!(secured.relay.wait_for_event("reloaded")["needs_restart"].is_null());
-
-    std::fs::write(secured.relay.config_path(), config.replace(&secured.files.section(), "")).unwrap();
-    secured.reload("ok", 2.0);
-    let line = &secured.relay.wait_for_events("reloaded", 2)[1];
-    assert_eq!(line["needs_restart"], "tls.mode, tls.certificate, tls.key, tls.domains");
-    assert!(Secure::connect(secured.relay.address, "b.example.com", &secured.client()).is_ok());
 }
 
 #[test]
@@ -304,7 +161,7 @@ fn what_breaks_the_protocol_ends_one_connection_and_is_counted() {
         assert_eq!(end, Err(ErrorKind::InvalidData), "{rubbish:x?}");
         number += 1.0;
         let series = "connections_closed_total{cause=\"peer_lost\",endpoint=\"client\"}";
-        eventually("it is counted", || match secured.relay.try_metrics().unwrap().get(series) {
+        eventually("it is counted", || match secured.metrics().get(series) {
             seen if seen == number => Ok(()),
             seen => Err(seen.to_string()),
         });
@@ -332,7 +189,7 @@ fn the_end_is_told_in_tls_as_well() {
     phone.stream().flush().unwrap();
     assert!(binary.text().contains("\"last\""));
     assert!(binary.text().contains("\"close_code\":1001"));
-    let metrics = secured.relay.try_metrics().unwrap();
+    let metrics = secured.metrics();
     assert_eq!(metrics.closed("client", "peer_lost"), 1.0);
 }
 
@@ -358,7 +215,7 @@ fn frames_in_one_flight_with_the_end_of_the_handshake_are_not_lost() {
         tls.read_exact(&mut first).unwrap();
         assert_eq!(&first, b"HTTP/1.1 101");
         eventually("all of them", || {
-            let metrics = secured.relay.try_metrics().unwrap();
+            let metrics = secured.metrics();
             let seen = metrics.forwarded("phone_to_binary") % 200.0;
             if seen == 0.0 && metrics.forwarded("phone_to_binary") > 0.0 {
                 Ok(())

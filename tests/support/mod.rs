@@ -13,7 +13,9 @@ pub mod client;
 pub mod held;
 pub mod http;
 pub mod kept;
+pub mod programs;
 pub mod relay;
+pub mod secured;
 pub mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
