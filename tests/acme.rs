@@ -12,13 +12,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use authority::{Authority, Behaviour};
 use rustls::{AlertDescription, ClientConfig};
 use support::client::{binary_headers, phone_headers};
 use support::relay::{Options, Program, Relay};
-use support::tls::{Secure, trusting};
+use support::tls::{Ca, Secure, trusting};
 use support::{DEADLINE, eventually};
 
 const FIRST: &str = "relay.example.com";
@@ -281,7 +281,7 @@ fn a_state_directory_that_cannot_be_used_is_refused_at_the_start() {
     };
     let (code, said) = refused(&home);
     assert_eq!(code, Some(78), "{said}");
-    assert!(said.contains(": tls.state: ") && said.contains("cannot be made"), "{said}");
+    assert!(said.contains(": tls.state: ") && said.contains("is not a directory"), "{said}");
 
     std::fs::remove_file(home.path("state")).unwrap();
     std::fs::create_dir(home.path("state")).unwrap();
@@ -306,8 +306,12 @@ fn what_could_not_be_kept_is_not_ordered() {
     wait_for_orders(&relay, "failed", 2.0);
     let causes: Vec<_> = relay.wait_for_events("certificate_order_failed", 2);
     let cause = causes[1]["cause"].as_str().unwrap();
-    assert!(cause.contains("last-attempt: cannot be written"), "{cause}");
-    assert_eq!((authority.connections(), authority.orders()), (0, 0));
+    assert!(cause.contains("-directory: cannot be made"), "{cause}");
+    // As soon as it can be, everything goes on.
+    std::fs::remove_file(&folder).unwrap();
+    relay.signal("HUP");
+    relay.wait_for_event("certificate_issued");
+    assert_eq!((authority.orders(), authority.issued()), (1, 1));
 }
 
 #[test]
@@ -322,6 +326,9 @@ fn a_kept_certificate_that_does_not_fit_any_more_is_replaced() {
     let unusable = relay.wait_for_event("certificate_unusable");
     assert!(unusable["cause"].as_str().unwrap().contains("is not for c.example.com"), "{unusable}");
     assert_eq!(authority.orders(), 1);
+    // The name that it is for is served meanwhile, and the other one is not.
+    assert_eq!(Secure::connect(relay.address, FIRST, &client(&authority)).unwrap().health(FIRST), "200");
+    assert!(Secure::connect(relay.address, "c.example.com", &client(&authority)).is_err());
     relay.signal("HUP");
     relay.wait_for_event("certificate_issued");
     let secure = Secure::connect(relay.address, "c.example.com", &client(&authority)).unwrap();
@@ -364,4 +371,54 @@ fn the_service_manager_shows_what_is_waited_for() {
     relay.signal("TERM");
     assert_eq!(relay.wait_for_exit().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_kept_certificate_that_has_not_begun_is_waited_for_and_not_replaced() {
+    let (authority, home) = (Authority::start(), Home::new());
+    let first = home.start(&authority);
+    first.wait_for_event("certificate_issued");
+    drop(first);
+    let ca = Ca::new();
+    let begin = SystemTime::now() + Duration::from_secs(4);
+    let pem = ca.issue_for(&[FIRST, SECOND], begin, Duration::from_secs(90 * 86_400));
+    std::fs::write(home.folder().join("certificate.pem"), format!("{}{}", pem.key, pem.chain)).unwrap();
+    let relay = home.start(&authority);
+    let unusable = relay.wait_for_event("certificate_unusable");
+    assert!(unusable["cause"].as_str().unwrap().contains("is the clock of this host right?"), "{unusable}");
+    relay.signal("HUP");
+    eventually("its time", || {
+        Secure::connect(relay.address, FIRST, &Arc::new(ca.client()))
+            .map(drop)
+            .map_err(|error| error.to_string())
+    });
+    assert!(SystemTime::now() >= begin - Duration::from_secs(1));
+    assert_eq!((authority.orders(), authority.issued()), (1, 1));
+}
+
+#[test]
+fn an_account_outlives_its_contact_and_is_not_replaced_when_it_is_damaged() {
+    let (authority, home) = (Authority::start(), Home::new());
+    authority.behave(Behaviour::RefuseOrders { status: 503, kind: "serverInternal", detail: "not today" });
+    let relay = home.start(&authority);
+    // One that says "not today" is asked again a few times, because that may pass.
+    relay.wait_for_event("certificate_order_failed");
+    drop(relay);
+    let account = home.folder().join("account.pem");
+    let text = std::fs::read_to_string(&account).unwrap();
+    std::fs::write(&account, text.replace("-----END", "")).unwrap();
+    authority.behave(Behaviour::Normal);
+    let relay = home.start(&authority);
+    let awaited = relay.wait_for_event("certificate_awaited");
+    assert!(awaited["asks_in"].as_f64().unwrap() > 90.0, "the pause of the one before it: {awaited}");
+    relay.signal("HUP");
+    let failed = relay.wait_for_event("certificate_order_failed");
+    let cause = failed["cause"].as_str().unwrap();
+    assert!(cause.contains("account.pem: holds no account key") && cause.contains("restore it"), "{cause}");
+    assert_eq!(failed["failures"], 2, "the count goes on");
+    assert_eq!(authority.accounts(), 1);
+    std::fs::write(&account, text).unwrap();
+    relay.signal("HUP");
+    relay.wait_for_event("certificate_issued");
+    assert_eq!((authority.accounts(), authority.orders()), (1, 1));
 }

@@ -14,9 +14,21 @@ pub fn certificate_loaded(names: &[String], not_after: SystemTime) {
 }
 
 /// There is no certificate yet, so every handshake fails until `directory` has issued one for these names.
-pub fn certificate_awaited(names: &[String], directory: &str) {
+/// It is asked after `asks_in`.
+pub fn certificate_awaited(names: &[String], directory: &str, asks_in: Duration) {
     let names = names.join(" ");
-    emit!(WARN, "certificate_awaited", names = Outside::Text(&names), directory = Outside::Text(&directory));
+    emit!(
+        WARN,
+        "certificate_awaited",
+        names = Outside::Text(&names),
+        directory = Outside::Text(&directory),
+        asks_in = Seconds(asks_in),
+    );
+}
+
+/// SIGHUP asked for another attempt at a certificate, and there were too many of late; the next one is after `retry_in`.
+pub fn certificate_order_postponed(retry_in: Duration) {
+    emit!(WARN, "certificate_order_postponed", retry_in = Seconds(retry_in));
 }
 
 /// The authority issued a certificate for these names, until then.

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use certificates::{
     certificate_awaited, certificate_expired, certificate_expiring, certificate_issued, certificate_loaded,
-    certificate_not_kept, certificate_order_failed, certificate_unusable,
+    certificate_not_kept, certificate_order_failed, certificate_order_postponed, certificate_unusable,
 };
 pub use names::{Format, Level, UnknownName};
 pub use output::{Handle, InitError, Layout, Sink, init, to_sink};

@@ -24,8 +24,8 @@ pub(super) fn open(
             let tls = Tls::with_certificate(&certificate, domains, listener).map_err(ServiceError::Tls)?;
             Ok(Opened { tls: Some(tls), acme: None })
         }
-        Material::Acme(client) => {
-            let (tls, acme) = Acme::open(tls, client, listener).map_err(|error| match error {
+        Material::Acme => {
+            let (tls, acme) = Acme::open(tls, listener).map_err(|error| match error {
                 OpenError::State(text) => ServiceError::Refused(loaded.problems(vec![("tls.state", text)])),
                 OpenError::Tls(error) => ServiceError::Tls(error),
             })?;
@@ -55,6 +55,14 @@ impl Listener for Hearing {
 
     fn wanting(&self, why: &str) {
         self.notes.certificate(Some(why));
+    }
+
+    fn renewal_fails(&self, why: Option<&str>) {
+        self.notes.renewal(why);
+    }
+
+    fn expires(&self, what: Option<&str>) {
+        self.notes.expiry(what);
     }
 
     fn ordered(&self, issued: bool) {

@@ -54,6 +54,12 @@ pub enum Flaw {
 }
 
 impl Flaw {
+    /// Whether another time, or a clock that is right, would mend it.
+    #[must_use]
+    pub fn is_of_time(&self) -> bool {
+        matches!(self, Self::Expired(_) | Self::NotYetValid(_))
+    }
+
     /// Whether the key is to blame, not the certificate.
     #[must_use]
     pub fn is_of_key(&self) -> bool {

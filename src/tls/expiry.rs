@@ -5,12 +5,13 @@
 //! again every day; in the end, that it has ended.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_io::Timer;
 use event_listener::listener;
 use futures_lite::future;
 
+use super::certificate::date;
 use super::{Tls, Validity};
 use crate::event;
 
@@ -20,31 +21,48 @@ const AT_MOST: Duration = Duration::from_secs(14 * 86_400);
 /// How often it is said again.
 const AGAIN: Duration = Duration::from_secs(86_400);
 
+/// How often the clock is looked at, which may be set, or have run on while the machine slept.
+const LOOK: Duration = Duration::from_secs(3600);
+
 /// The least that is waited, so that no lifetime makes this a busy loop.
 const AT_LEAST: Duration = Duration::from_secs(1);
 
 /// What is to be said now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// It ends in this time.
-    Expiring(Duration),
+    /// It ends soon.
+    Expiring,
     /// It has ended.
     Expired,
 }
 
 /// Says what is to be said about whatever certificate is shown, for as long as it is polled.
 pub async fn keep(tls: Arc<Tls>) {
+    let mut said: Option<(Word, SystemTime, Instant)> = None;
     loop {
         listener!(tls.changed => changed);
-        let Some(validity) = tls.identity().validity else {
+        let Some(Validity { not_after, .. }) = tls.identity().validity else {
             changed.await;
             continue;
         };
-        let (word, wait) = look(validity, SystemTime::now());
-        match word {
-            Some(Word::Expiring(left)) => event::certificate_expiring(validity.not_after, left),
-            Some(Word::Expired) => event::certificate_expired(validity.not_after),
-            None => {}
+        let (word, wait) = tls.identity().validity.map_or((None, AT_LEAST), |it| look(it, SystemTime::now()));
+        let fresh = said.is_none_or(|(before, end, at)| {
+            Some(before) != word || end != not_after || at.elapsed() >= AGAIN
+        });
+        if fresh {
+            said = word.map(|word| (word, not_after, Instant::now()));
+            match word {
+                Some(Word::Expiring) => {
+                    let left = not_after.duration_since(SystemTime::now()).unwrap_or_default();
+                    event::certificate_expiring(not_after, left);
+                    tls.listener.expires(Some(&format!("ends at {}, and is not renewed", date(not_after))));
+                }
+                Some(Word::Expired) => {
+                    event::certificate_expired(not_after);
+                    tls.listener.expires(Some(&format!("EXPIRED at {}, clients refuse it", date(not_after))));
+                }
+                None => tls.listener.expires(None),
+            }
         }
         future::or(changed, async {
             Timer::after(wait).await;
@@ -57,16 +75,15 @@ pub async fn keep(tls: Arc<Tls>) {
 #[must_use]
 pub fn look(Validity { lifetime, not_after }: Validity, now: SystemTime) -> (Option<Word>, Duration) {
     let Ok(left) = not_after.duration_since(now) else {
-        return (Some(Word::Expired), AGAIN);
+        return (Some(Word::Expired), LOOK);
     };
     let notice = (lifetime / 6).min(AT_MOST);
     // The end itself still counts as within.
     let until_end = left + Duration::from_millis(1);
     if left <= notice {
-        return (Some(Word::Expiring(left)), until_end.clamp(AT_LEAST, AGAIN));
+        return (Some(Word::Expiring), until_end.clamp(AT_LEAST, LOOK));
     }
-    // A clock that is set meanwhile is noticed within a day.
-    (None, left.saturating_sub(notice).clamp(AT_LEAST, AGAIN))
+    (None, left.saturating_sub(notice).clamp(AT_LEAST, LOOK))
 }
 
 #[cfg(test)]
@@ -86,20 +103,20 @@ mod tests {
     #[test]
     fn somebody_is_told_two_weeks_before_the_end_or_when_a_sixth_is_left() {
         let end = SystemTime::UNIX_EPOCH + days(20_000);
-        assert_eq!(at(days(90), end, end - days(60)), (None, days(1)));
+        assert_eq!(at(days(90), end, end - days(60)), (None, LOOK));
         assert_eq!(
             at(days(90), end, end - days(14) - Duration::from_secs(5)),
             (None, Duration::from_secs(5))
         );
-        assert_eq!(at(days(90), end, end - days(14)), (Some(Word::Expiring(days(14))), days(1)));
+        assert_eq!(at(days(90), end, end - days(14)), (Some(Word::Expiring), LOOK));
         assert_eq!(at(days(365), end, end - days(15)).0, None);
-        assert_eq!(at(days(6), end, end - days(2)), (None, days(1)));
-        assert_eq!(at(days(6), end, end - days(1)).0, Some(Word::Expiring(days(1))));
+        assert_eq!(at(days(6), end, end - days(2)), (None, LOOK));
+        assert_eq!(at(days(6), end, end - days(1)).0, Some(Word::Expiring));
         let hour = Duration::from_secs(3600);
-        assert_eq!(at(days(90), end, end - hour).1, hour + Duration::from_millis(1));
-        assert_eq!(at(days(90), end, end), (Some(Word::Expiring(Duration::ZERO)), AT_LEAST));
-        assert_eq!(at(days(90), end, end + Duration::from_millis(1)), (Some(Word::Expired), days(1)));
-        assert_eq!(at(Duration::ZERO, end, end - days(1)), (None, days(1)));
+        assert_eq!(at(days(90), end, end - hour / 2).1, hour / 2 + Duration::from_millis(1));
+        assert_eq!(at(days(90), end, end), (Some(Word::Expiring), AT_LEAST));
+        assert_eq!(at(days(90), end, end + Duration::from_millis(1)), (Some(Word::Expired), LOOK));
+        assert_eq!(at(Duration::ZERO, end, end - days(1)), (None, LOOK));
     }
 
     #[test]
@@ -110,12 +127,12 @@ mod tests {
             let (mut now, mut steps, mut said) = (start, 0, 0);
             while now <= end {
                 let (word, wait) = at(lifetime, end, now);
-                assert!(wait >= AT_LEAST && wait <= AGAIN, "{wait:?}");
+                assert!(wait >= AT_LEAST && wait <= LOOK, "{wait:?}");
                 said += usize::from(word.is_some());
                 now += wait;
                 steps += 1;
             }
-            assert!(said >= 1 && steps <= 3660, "{lifetime:?}: said {said} times in {steps} steps");
+            assert!(said >= 1 && steps <= 24 * 3660, "{lifetime:?}: said {said} times in {steps} steps");
             assert_eq!(at(lifetime, end, now).0, Some(Word::Expired));
         }
     }

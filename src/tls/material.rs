@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::certificate::Certificate;
-use super::{files, roots};
+use super::{acme, files, roots};
 use crate::config::{Loaded, Problems, TlsMode};
 
 /// What was found.
@@ -17,8 +17,8 @@ pub enum Material {
     Off,
     /// The certificate in the files.
     Files(Certificate),
-    /// What the authority's server is trusted by.
-    Acme(Arc<ClientConfig>),
+    /// The authority's server can be trusted.
+    Acme,
 }
 
 impl Material {
@@ -30,15 +30,21 @@ impl Material {
         match loaded.config.tls.mode {
             TlsMode::Off => Ok(Self::Off),
             TlsMode::Files => files::load(loaded, SystemTime::now()).map(Self::Files),
-            TlsMode::Acme => trusted(loaded.config.tls.directory_ca.as_deref())
-                .map(Self::Acme)
-                .map_err(|text| loaded.problems(vec![("tls.directory_ca", text)])),
+            TlsMode::Acme => {
+                let tls = &loaded.config.tls;
+                let found = [
+                    ("tls.directory_ca", trusted(tls.directory_ca.as_deref()).err()),
+                    ("tls.state", acme::check_state(tls).err()),
+                ];
+                let found: Vec<_> = found.into_iter().filter_map(|(key, text)| Some((key, text?))).collect();
+                if found.is_empty() { Ok(Self::Acme) } else { Err(loaded.problems(found)) }
+            }
         }
     }
 }
 
 /// A client that trusts what the system does, and what is in the file.
-fn trusted(file: Option<&str>) -> Result<Arc<ClientConfig>, String> {
+pub(super) fn trusted(file: Option<&str>) -> Result<Arc<ClientConfig>, String> {
     let read = |path| roots::certificates_of(Path::new(path)).map_err(|error| format!("{path} {error}"));
     let extra = file.map(read).transpose()?;
     let mut trusted = match (roots::of_the_system(), &extra) {

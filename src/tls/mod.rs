@@ -86,6 +86,10 @@ pub trait Listener: Send + Sync {
     fn shown(&self, validity: Validity);
     /// There is none to show, and why.
     fn wanting(&self, why: &str);
+    /// It cannot be renewed, and why; or it could.
+    fn renewal_fails(&self, why: Option<&str>);
+    /// It ends soon or has ended; or not.
+    fn expires(&self, what: Option<&str>);
     /// The authority was asked, and issued one or not.
     fn ordered(&self, issued: bool);
 }

@@ -2,86 +2,114 @@
 //!
 //! A certificate is renewed when a third of its lifetime is left. After a failure the pauses grow, from two minutes to twelve
 //! hours: authorities count failures (five an hour, for example), and who goes on asking is locked out for longer. A process
-//! that is started again and again does not ask again and again.
+//! that is started again and again goes on where the one before it was. Somebody who asks for another attempt gets it, but
+//! not any number of times.
+//!
+//! When a certificate ends is a matter of the calendar, and the calendar may be wrong and then be set. Pauses are not: they are
+//! measured on a clock that only runs forward.
 
-use std::time::{Duration, SystemTime};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::tls::Validity;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(120);
 const LONGEST_PAUSE: Duration = Duration::from_secs(12 * 3600);
 
-/// The least between the last attempt of one process and the first of the next.
-const BETWEEN_STARTS: Duration = Duration::from_secs(60);
+/// The least between an attempt of one process and the first of the next.
+pub(super) const BETWEEN_STARTS: Duration = Duration::from_secs(60);
 
-/// The least between an attempt and one that a human asks for.
+/// The least between the end of an attempt and one that somebody asks for, and how many of those there are in an hour.
 const ON_REQUEST: Duration = Duration::from_secs(5);
+const REQUESTS: usize = 3;
+const HOUR: Duration = Duration::from_secs(3600);
 
-/// The least between two certificates, unless they live so short that it cannot be.
-const BETWEEN_ISSUES: Duration = Duration::from_secs(3600);
+/// How much of the pause behind a certificate is kept if it is to be renewed at once: it cannot be that one that was just
+/// issued is due, unless a clock is wrong or the authority odd.
+const BETWEEN_ISSUES: Duration = HOUR;
+
+/// What one process leaves to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// The pause that was to follow.
+    pub(super) pause: Duration,
+}
 
 /// What came of earlier attempts.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
     failures: u32,
     /// Before this, the authority is left alone.
-    not_before: Option<SystemTime>,
-    last_attempt: Option<SystemTime>,
+    not_before: Option<Instant>,
+    /// The end of the last attempt.
+    ended: Option<Instant>,
+    /// When attempts were asked for and made.
+    requests: VecDeque<Instant>,
 }
 
 impl Schedule {
-    /// Of a process that begins at `now`; the last attempt of one before it was at `last_attempt`.
-    pub(super) fn new(last_attempt: Option<SystemTime>, now: SystemTime) -> Self {
-        // A time to come is that of a clock that was wrong.
-        let last_attempt = last_attempt.filter(|at| *at <= now);
-        Self { failures: 0, not_before: last_attempt.map(|at| at + BETWEEN_STARTS), last_attempt }
+    /// Of a process that begins at `now`, if the one before it asked so long ago and left this behind.
+    pub(super) fn new(before: Option<(Memory, Duration)>, now: Instant) -> Self {
+        let Some((memory, age)) = before else { return Self::default() };
+        let left = memory.pause.min(LONGEST_PAUSE).saturating_sub(age);
+        Self { failures: memory.failures, not_before: Some(now + left), ..Self::default() }
     }
 
-    /// How long to wait from `now` on. With nothing to show there is nothing to wait for but the pause.
-    pub(super) fn wait(&self, shown: Option<Validity>, now: SystemTime) -> Duration {
-        let due = shown.map(|validity| validity.not_after - validity.lifetime / 3);
-        let until =
-            |at: Option<SystemTime>| at.and_then(|at| at.duration_since(now).ok()).unwrap_or_default();
-        until(due).max(until(self.not_before))
+    /// How long to wait before a renewal that is due in `due`; with nothing to show, `due` is nothing.
+    pub(super) fn wait(&self, due: Duration, now: Instant) -> Duration {
+        let pause = self.not_before.map(|at| at.saturating_duration_since(now)).unwrap_or_default();
+        due.max(pause)
     }
 
-    /// An attempt begins.
-    pub(super) fn begins(&mut self, now: SystemTime) {
-        self.last_attempt = Some(now);
+    /// An attempt begins. Returns what the next process has to know if this one does not live to its end.
+    pub(super) fn begins(&self) -> Memory {
+        Memory { failures: self.failures, pause: BETWEEN_STARTS }
     }
 
-    /// The attempt failed. Returns how many have, and the pause.
-    pub(super) fn failed(&mut self, now: SystemTime) -> (u32, Duration) {
+    /// The attempt failed, and the authority asked for so much patience. Returns how many have, and the pause.
+    pub(super) fn failed(&mut self, now: Instant, wanted: Option<Duration>) -> Memory {
         let doublings = self.failures.min(16);
-        let pause = (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE);
+        let pause = (FIRST_PAUSE * (1 << doublings)).max(wanted.unwrap_or_default()).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(now + pause);
-        (self.failures, pause)
+        self.pauses(now, pause)
     }
 
-    /// The attempt brought this certificate.
-    pub(super) fn succeeded(&mut self, now: SystemTime, got: Validity) {
+    /// The attempt brought this certificate, of which so much is left.
+    pub(super) fn succeeded(&mut self, now: Instant, got: Validity, left: Duration) -> Memory {
         self.failures = 0;
-        // One that is due for renewal when it comes, because a clock is wrong or the authority odd, is no reason to ask at once.
-        let left = got.not_after.duration_since(now).unwrap_or_default();
-        self.not_before = Some(now + (left / 2).max(BETWEEN_ISSUES.min(got.lifetime / 3)));
+        self.pauses(now, (left / 2).max(BETWEEN_ISSUES.min(got.lifetime / 3)))
     }
 
-    /// Somebody who may know more asks to try again: the pause is over, unless the last attempt was just now.
-    pub(super) fn asked(&mut self) {
-        if self.failures > 0 || self.not_before == self.last_attempt.map(|at| at + BETWEEN_STARTS) {
-            self.not_before = self.last_attempt.map(|at| at + ON_REQUEST);
-        }
+    fn pauses(&mut self, now: Instant, pause: Duration) -> Memory {
+        (self.ended, self.not_before) = (Some(now), Some(now + pause));
+        Memory { failures: self.failures, pause }
     }
+
+    /// Somebody who may know more asks to try again. Returns whether the pause is cut short.
+    pub(super) fn asked(&mut self, now: Instant) -> bool {
+        while self.requests.front().is_some_and(|at| now.saturating_duration_since(*at) >= HOUR) {
+            self.requests.pop_front();
+        }
+        if self.requests.len() >= REQUESTS {
+            return false;
+        }
+        self.requests.push_back(now);
+        self.not_before = self.ended.map(|at| at + ON_REQUEST);
+        true
+    }
+}
+
+/// How long until a certificate is due for renewal.
+pub(super) fn due_in(validity: Validity, now: SystemTime) -> Duration {
+    let due = validity.not_after.checked_sub(validity.lifetime / 3);
+    due.and_then(|due| due.duration_since(now).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
-    }
 
     fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -89,88 +117,113 @@ mod tests {
 
     const DAY: u64 = 86_400;
 
-    fn days(lifetime: u64, end: SystemTime) -> Validity {
-        Validity { lifetime: secs(lifetime * DAY), not_after: end }
+    fn of(lifetime: Duration) -> Validity {
+        Validity { lifetime, not_after: SystemTime::UNIX_EPOCH + lifetime }
     }
 
     #[test]
     fn without_a_certificate_the_authority_is_asked_at_once_and_then_less_and_less() {
-        let mut schedule = Schedule::new(None, at(0));
-        assert_eq!(schedule.wait(None, at(0)), Duration::ZERO);
-        let mut now = at(0);
+        let start = Instant::now();
+        let mut schedule = Schedule::new(None, start);
+        assert_eq!(schedule.wait(Duration::ZERO, start), Duration::ZERO);
+        let mut now = start;
         let mut attempts = Vec::new();
         for _ in 0..14 {
-            schedule.begins(now);
-            attempts.push(now.duration_since(at(0)).unwrap().as_secs());
-            schedule.failed(now);
-            now += schedule.wait(None, now);
+            attempts.push((now - start).as_secs());
+            schedule.failed(now, None);
+            now += schedule.wait(Duration::ZERO, now);
         }
         assert!(attempts.iter().filter(|&&second| second < 3600).count() <= 5, "{attempts:?}");
         assert!(attempts.windows(3).all(|w| w[2] - w[1] >= w[1] - w[0]), "{attempts:?}");
         assert_eq!(attempts[13] - attempts[12], LONGEST_PAUSE.as_secs());
-        assert_eq!(schedule.failed(now), (15, LONGEST_PAUSE));
         for _ in 0..100 {
-            assert_eq!(schedule.failed(now).1, LONGEST_PAUSE);
+            assert_eq!(schedule.failed(now, None).pause, LONGEST_PAUSE);
         }
+        assert_eq!(schedule.failures, 114);
+    }
+
+    #[test]
+    fn the_authority_may_ask_for_more_patience_but_not_for_ever() {
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        assert_eq!(schedule.failed(now, Some(secs(3600))), Memory { failures: 1, pause: secs(3600) });
+        assert_eq!(schedule.failed(now, Some(secs(1))).pause, secs(240));
+        assert_eq!(schedule.failed(now, Some(secs(365 * DAY))).pause, LONGEST_PAUSE);
     }
 
     #[test]
     fn a_certificate_is_renewed_when_a_third_is_left() {
-        let schedule = Schedule::new(None, at(0));
-        let shown = Some(days(90, at(90 * DAY)));
-        assert_eq!(schedule.wait(shown, at(0)), secs(60 * DAY));
-        assert_eq!(schedule.wait(shown, at(60 * DAY)), Duration::ZERO);
-        assert_eq!(schedule.wait(shown, at(91 * DAY)), Duration::ZERO);
+        let validity = of(secs(90 * DAY));
+        let at = |days: u64| SystemTime::UNIX_EPOCH + secs(days * DAY);
+        assert_eq!(due_in(validity, at(0)), secs(60 * DAY));
+        assert_eq!(due_in(validity, at(60)), Duration::ZERO);
+        assert_eq!(due_in(validity, at(91)), Duration::ZERO);
+        let schedule = Schedule::default();
+        assert_eq!(schedule.wait(secs(60 * DAY), Instant::now()), secs(60 * DAY));
     }
 
     #[test]
     fn a_certificate_that_is_due_when_it_comes_does_not_make_it_busy() {
-        let mut schedule = Schedule::new(None, at(0));
-        schedule.begins(at(0));
-        let due = days(90, at(20 * DAY));
-        schedule.succeeded(at(0), due);
-        assert_eq!(schedule.wait(Some(due), at(0)), secs(10 * DAY));
-        let nearly_over = days(90, at(60));
-        schedule.succeeded(at(0), nearly_over);
-        assert_eq!(schedule.wait(Some(nearly_over), at(0)), secs(3600));
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        schedule.succeeded(now, of(secs(90 * DAY)), secs(20 * DAY));
+        assert_eq!(schedule.wait(Duration::ZERO, now), secs(10 * DAY));
+        schedule.succeeded(now, of(secs(90 * DAY)), secs(60));
+        assert_eq!(schedule.wait(Duration::ZERO, now), secs(3600));
         // One that lives short is renewed in its time.
-        let short = Validity { lifetime: secs(12), not_after: at(12) };
-        schedule.succeeded(at(0), short);
-        assert_eq!(schedule.wait(Some(short), at(0)), secs(8));
-        let usual = days(90, at(90 * DAY));
-        schedule.succeeded(at(0), usual);
-        assert_eq!(schedule.wait(Some(usual), at(0)), secs(60 * DAY));
+        schedule.succeeded(now, of(secs(12)), secs(12));
+        assert_eq!(schedule.wait(secs(8), now), secs(8));
     }
 
     #[test]
-    fn a_process_that_starts_again_and_again_does_not_ask_again_and_again() {
-        let schedule = Schedule::new(Some(at(0)), at(10));
-        assert_eq!(schedule.wait(None, at(10)), secs(50));
-        assert_eq!(Schedule::new(Some(at(0)), at(60)).wait(None, at(60)), Duration::ZERO);
-        assert_eq!(Schedule::new(Some(at(999)), at(10)).wait(None, at(10)), Duration::ZERO);
+    fn a_process_goes_on_where_the_one_before_it_was() {
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        let left = schedule.begins();
+        assert_eq!(left.pause, BETWEEN_STARTS);
+        assert_eq!(Schedule::new(Some((left, secs(10))), now).wait(Duration::ZERO, now), secs(50));
+        assert_eq!(Schedule::new(Some((left, secs(61))), now).wait(Duration::ZERO, now), Duration::ZERO);
+        schedule.failed(now, None);
+        let left = schedule.failed(now, None);
+        let mut next = Schedule::new(Some((left, secs(100))), now);
+        assert_eq!(next.wait(Duration::ZERO, now), secs(140));
+        assert_eq!(next.failed(now, None), Memory { failures: 3, pause: secs(480) });
+        let mad = Memory { failures: 1, pause: secs(999 * DAY) };
+        assert_eq!(Schedule::new(Some((mad, Duration::ZERO)), now).wait(Duration::ZERO, now), LONGEST_PAUSE);
     }
 
     #[test]
-    fn somebody_who_asks_need_not_wait_for_the_pause() {
-        let mut schedule = Schedule::new(None, at(0));
-        schedule.begins(at(0));
-        schedule.failed(at(2));
-        schedule.failed(at(2));
-        assert_eq!(schedule.wait(None, at(2)), secs(240));
-        schedule.asked();
-        assert_eq!(schedule.wait(None, at(2)), secs(3));
-        assert_eq!(schedule.wait(None, at(9)), Duration::ZERO);
+    fn somebody_who_asks_need_not_wait_for_the_pause_and_cannot_ask_without_end() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        schedule.failed(start, None);
+        assert!(schedule.asked(start));
+        assert_eq!(schedule.wait(Duration::ZERO, start), ON_REQUEST);
+        assert_eq!(schedule.wait(Duration::ZERO, start + secs(9)), Duration::ZERO);
         // The count of failures goes on.
-        assert_eq!(schedule.failed(at(9)).0, 3);
-
-        let mut started = Schedule::new(Some(at(0)), at(10));
-        started.asked();
-        assert_eq!(started.wait(None, at(10)), Duration::ZERO);
+        assert_eq!(schedule.failed(start + secs(9), None).failures, 2);
+        assert!(schedule.asked(start + secs(20)) && schedule.asked(start + secs(21)));
+        schedule.failed(start + secs(30), None);
+        assert!(!schedule.asked(start + secs(31)));
+        assert_eq!(schedule.wait(Duration::ZERO, start + secs(30)), secs(480));
+        assert!(schedule.asked(start + HOUR));
         // A good certificate is not renewed because somebody asks.
-        let mut good = Schedule::new(None, at(0));
-        good.begins(at(0));
-        good.succeeded(at(0), days(90, at(20 * DAY)));
-        good.asked();
-        assert_eq!(good.wait(Some(days(90, at(20 * DAY))), at(1)), secs(10 * DAY - 1));
+        assert_eq!(schedule.wait(secs(60 * DAY), start + HOUR), secs(60 * DAY));
+    }
+
+    #[test]
+    fn somebody_who_asks_storms_in_vain() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        let (mut now, mut attempts) = (start, 0);
+        while now < start + HOUR {
+            if schedule.wait(Duration::ZERO, now).is_zero() {
+                attempts += 1;
+                schedule.failed(now + secs(3), None);
+            }
+            now += secs(1);
+            schedule.asked(now);
+        }
+        assert!(attempts <= 6, "{attempts}");
     }
 }
