@@ -1,7 +1,12 @@
 //! Frames over TLS without a tunnel: byte for byte, through a change of certificates, and what hostile peers do to a connection
 //! that is established.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what fails in a helper fails the test"
+)]
 #![allow(clippy::float_cmp, reason = "counts are whole numbers, which floats hold exactly")]
 
 mod support;
@@ -10,15 +15,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConnection, StreamOwned};
-use support::client::{binary_headers, frame, phone_headers};
-use support::relay::Relay;
-use support::secured::Secured;
-use support::tls::NAME;
+use support::client::{Client, binary_headers, frame, phone_headers, upgrade_over};
+use support::relay::{Options, Relay};
+use support::secured::{Secured, Tls};
+use support::tls::{NAME, Secure};
 use support::{connect_from, eventually};
 
 /// Waits until both directions have as many frames behind them, and nothing was dropped.
@@ -225,4 +230,140 @@ fn frames_in_one_flight_with_the_end_of_the_handshake_are_not_lost() {
         });
     }
     forwarded(&secured.relay, 400, 0);
+}
+
+/// A binary whose one message of this many bytes stands in one record, cut into pieces.
+struct Slow {
+    client: Client<Tls>,
+    record: Vec<u8>,
+}
+
+impl Slow {
+    fn binary(secured: &Secured, server_id: &str, bytes: usize) -> Self {
+        let mut client = secured.binary(server_id);
+        let message = format!("{{\"conn_id\":\"c-0123456789abcdef\",\"frame\":\"{}\"}}", "x".repeat(bytes));
+        let mut record = Vec::new();
+        let tls = &mut client.stream().conn;
+        tls.writer().write_all(&frame(0x81, message.as_bytes())).unwrap();
+        while tls.wants_write() {
+            tls.write_tls(&mut record).unwrap();
+        }
+        Self { client, record }
+    }
+
+    /// Sends some more of it; nothing once the relay has hung up.
+    fn go_on(&mut self, bytes: usize) -> Option<usize> {
+        let piece: Vec<u8> = self.record.drain(..bytes.min(self.record.len())).collect();
+        self.client.stream().sock.write_all(&piece).ok()?;
+        Some(self.record.len())
+    }
+}
+
+#[test]
+fn who_sends_a_record_slowly_is_heard() {
+    let secured = Secured::with_options(
+        Options {
+            config:
+                "[session]\nping_interval = \"300ms\"\npong_timeout = \"300ms\"\nconflict_probe = \"300ms\"\n"
+                    .to_owned(),
+            ..Options::default()
+        },
+        "",
+    );
+    let mut slow = Slow::binary(&secured, "slow", 15_000);
+    let began = Instant::now();
+    let mut challenger = None;
+    let mut sent = 1;
+    eventually("the whole record", || {
+        if Instant::now() < began + Duration::from_millis(25 * sent) {
+            return Err(format!("{sent} pieces"));
+        }
+        sent += 1;
+        // Half way, another binary claims the server-id: it is not free while its holder speaks.
+        if sent == 30 {
+            let secure = Secure::connect(secured.relay.address, NAME, &secured.client()).unwrap();
+            let url = format!("wss://{NAME}/v2/server");
+            challenger = Some(upgrade_over(secure.into_stream(), &url, &binary_headers("slow")).unwrap());
+        }
+        match slow.go_on(150) {
+            Some(0) => Ok(()),
+            Some(left) => Err(format!("{left} left")),
+            None => panic!("hung up on"),
+        }
+    });
+    assert!(
+        began.elapsed() > Duration::from_millis(1500),
+        "far longer than the relay is patient with silence"
+    );
+    assert_eq!(challenger.unwrap().closed(), (4409, "server-id already claimed".to_owned()));
+    assert_eq!(slow.client.admitted(), Ok(()));
+    let metrics = secured.metrics();
+    assert_eq!((metrics.get("takeovers_total"), metrics.closed("server", "heartbeat_timeout")), (0.0, 0.0));
+    assert_eq!(metrics.dropped("binary_to_phone", "unknown_conn_id"), 1.0);
+}
+
+#[test]
+fn a_record_that_never_ends_is_a_message_that_is_not_finished() {
+    let config = "[session]\nping_interval = \"300ms\"\npong_timeout = \"300ms\"\nmessage_timeout = \"1s\"\n";
+    let secured = Secured::with_options(Options { config: config.to_owned(), ..Options::default() }, "");
+    let mut slow = Slow::binary(&secured, "drip", 15_000);
+    let began = Instant::now();
+    let mut sent = 1;
+    eventually("the end", || {
+        if Instant::now() >= began + Duration::from_millis(25 * sent) {
+            sent += 1;
+            let _ = slow.go_on(20);
+        }
+        let ended = secured.metrics().closed("server", "message_timed_out");
+        if ended == 1.0 { Ok(()) } else { Err(format!("{sent} pieces")) }
+    });
+    let after = began.elapsed();
+    assert!(after >= Duration::from_millis(950) && after < Duration::from_secs(5), "{after:?}");
+    assert!(!slow.record.is_empty());
+}
+
+#[test]
+fn what_comes_behind_the_goodbye_is_not_looked_at() {
+    let secured = Secured::start();
+    let _binary = secured.binary("bye");
+    for version in [&TLS12, &TLS13] {
+        let client = Arc::new(secured.ca.client_of(&[version]));
+        let mut phone = secured.upgrade("/v2/client", &phone_headers("bye"), &client);
+        phone.send("no JSON");
+        assert_eq!(phone.closed().0, 1007);
+        for _ in 0..3 {
+            // It may be gone by then.
+            let _ = phone
+                .stream()
+                .sock
+                .write_all(&[0x17, 3, 3, 0, 32])
+                .and_then(|()| phone.stream().sock.write_all(&[7; 32]));
+        }
+        let _ = phone.stream().sock.read_to_end(&mut Vec::new());
+    }
+    secured.wait_for("connections_closed_total{cause=\"invalid_json\",endpoint=\"client\"}", 2.0);
+    secured.serves();
+    let words = secured.relay.events().into_iter().filter(serde_json::Value::is_string).collect::<Vec<_>>();
+    assert!(words.is_empty(), "nothing panicked: {words:?}");
+}
+
+#[test]
+fn an_answer_that_ends_the_connection_ends_it_in_tls_as_well() {
+    let secured = Secured::start();
+    for request in [
+        "GET /healthz HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n",
+        "BAD\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    ] {
+        let mut tls = Secure::connect(secured.relay.address, NAME, &secured.client()).unwrap().into_stream();
+        tls.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        let end = tls.read_to_end(&mut answer).map_err(|error| error.to_string());
+        assert!(end.is_ok() && answer.starts_with(b"HTTP/1.1 "), "{request}: {end:?}");
+    }
+    // A peer that says goodbye is answered with one.
+    let mut phone = secured.binary("polite");
+    phone.stream().conn.send_close_notify();
+    phone.stream().flush().unwrap();
+    assert_eq!(phone.stream().read_to_end(&mut Vec::new()).map_err(|error| error.to_string()), Ok(0));
 }

@@ -10,6 +10,7 @@
 //! and is not in their queue. The task that the stream goes to runs on their executor.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -135,12 +136,7 @@ impl Ingress {
             let Some(peer) = self.arrive(&mut socket, peer).await? else { return Ok(None) };
             handshake.is_of(ClientKey::from(peer));
             let Some(secured) = self.secure(socket, peer).await? else { return Ok(None) };
-            let (mut stream, read) = self.speak_http(secured, peer, &handshake, &progress).await?;
-            if !progress.has_admitted() {
-                // TLS has an end of its own, without which a client may take what it got for cut off.
-                let _ = stream.close().await;
-            }
-            Ok(Some((stream, read)))
+            self.speak_http(secured, peer, &handshake, &progress).await.map(Some)
         };
         let cut = async {
             match door {
@@ -222,17 +218,21 @@ impl Ingress {
             } else {
                 self.misdirect(&request)
             };
-            let answer = progress.answer(answer);
-            async move { Ok::<_, Infallible>(answer) }
+            std::future::ready(Ok::<_, Infallible>(progress.answer(answer)))
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .half_close(true)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEAD_FIELDS)
-            .serve_connection(FuturesIo::new(stream), service)
-            .without_shutdown();
-        let parts = connection.await.map_err(|_| HandshakeStage::Http)?;
-        Ok((parts.io.into_inner(), parts.read_buf.to_vec()))
+            .serve_connection(FuturesIo::new(stream), service);
+        let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+        let parts = connection.into_parts();
+        let mut stream = parts.io.into_inner();
+        if ended.is_err() || !progress.has_admitted() {
+            // TLS has an end of its own, without which a client may take what it got for cut off.
+            let _ = stream.close().await;
+        }
+        ended.map(|()| (stream, parts.read_buf.to_vec())).map_err(|_| HandshakeStage::Http)
     }
 
     fn hand_on(&self, stream: Stream, already_read: Vec<u8>, admitted: Admitted) {

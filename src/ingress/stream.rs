@@ -70,6 +70,20 @@ impl Transport for Stream {
         }
     }
 
+    fn has_heard(&mut self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(socket) => socket.has_heard(),
+        }
+    }
+
+    fn holds_a_part(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(socket) => socket.holds_a_part(),
+        }
+    }
+
     fn has_moved(&mut self) -> bool {
         match self {
             Self::Plain(_) => false,

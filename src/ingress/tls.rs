@@ -11,6 +11,7 @@
 //! [`accept`] makes the handshake. Who speaks HTTP without TLS is told so in HTTP, because that is a person with a wrong URL.
 
 mod handshake;
+mod records;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -20,15 +21,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus, WriteTraffic};
-use rustls::{Error, ServerConfig};
+use rustls::server::UnbufferedServerConnection;
+use rustls::{Error, ProtocolVersion, ServerConfig};
 use smol::io::{AsyncRead, AsyncWrite};
 
 use super::socket::Socket;
 use crate::relay::transport::Transport;
 
 pub use handshake::{Handshaken, NoTls, accept};
+use records::{Opened, Sink, open, say_what_is_due, writer};
 
 /// Bytes decrypted at a time. More than one record, so that large frames take few reads.
 const CIPHERTEXT: usize = 64 * 1024;
@@ -45,6 +46,10 @@ const RECORD: usize = 16 * 1024 + 2048 + 5;
 /// More than a sealed `close_notify` has.
 const GOODBYE: usize = 128;
 
+/// Records that are sealed with one key of TLS 1.2: a little less than AES-GCM allows (2^24), so that there is room for a
+/// farewell.
+const WORN_OUT: u32 = (1 << 24) - 4096;
+
 /// Reads without plaintext, one after the other, before others have their turn.
 const FRUITLESS: usize = 4;
 
@@ -54,6 +59,7 @@ thread_local! {
 }
 
 /// An accepted connection with TLS on it.
+#[expect(clippy::struct_excessive_bools, reason = "any of them may be true together with any other")]
 pub struct TlsSocket {
     socket: Socket,
     tls: UnbufferedServerConnection,
@@ -68,6 +74,11 @@ pub struct TlsSocket {
     /// Plaintext bytes of the last write that are sealed in `outgoing`.
     begun: usize,
     has_moved: bool,
+    has_heard: bool,
+    /// `incoming` may begin with whole records, which had not their turn yet.
+    unopened: bool,
+    /// Records sealed with TLS 1.2, whose key cannot be exchanged.
+    worn: u32,
     /// Nothing more is read.
     at_end: bool,
     /// Nothing more is sealed: goodbye was said, or an alert.
@@ -77,24 +88,6 @@ pub struct TlsSocket {
 impl fmt::Debug for TlsSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsSocket").field("socket", &self.socket).finish_non_exhaustive()
-    }
-}
-
-/// Where plaintext goes: to the reader, and what it has no room for aside.
-struct Sink<'a> {
-    buf: &'a mut [u8],
-    filled: usize,
-    aside: &'a mut Vec<u8>,
-}
-
-impl Sink<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        let room = self.buf.get_mut(self.filled..).unwrap_or_default();
-        let count = bytes.len().min(room.len());
-        let (now, later) = bytes.split_at(count);
-        room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
-        self.filled += count;
-        self.aside.extend_from_slice(later);
     }
 }
 
@@ -110,6 +103,9 @@ impl TlsSocket {
             sent: 0,
             begun: 0,
             has_moved: false,
+            has_heard: false,
+            unopened: false,
+            worn: 0,
             at_end: false,
             silent: false,
         })
@@ -122,16 +118,20 @@ impl TlsSocket {
             let have = self.incoming.len();
             let (old, free) = opening.split_at_mut(have.min(CIPHERTEXT));
             old.copy_from_slice(&self.incoming);
-            let count = ready!(Pin::new(&mut self.socket).poll_read(cx, free))?;
-            if count == 0 {
-                self.at_end = true;
-                return Poll::Ready(Ok(0));
+            let mut count = 0;
+            if !mem::take(&mut self.unopened) {
+                count = ready!(Pin::new(&mut self.socket).poll_read(cx, free))?;
+                if count == 0 {
+                    self.at_end = true;
+                    return Poll::Ready(Ok(0));
+                }
+                self.has_heard = true;
             }
             let input = opening.get_mut(..have + count).unwrap_or_default();
             let mut sink = Sink { buf, filled: 0, aside: &mut self.plain };
             let opened = open(&mut self.tls, input, &mut sink, &mut self.outgoing);
             let filled = sink.filled;
-            let Opened { consumed, closed } = match opened {
+            let Opened { consumed, closed, more } = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
                     (self.at_end, self.silent) = (true, true);
@@ -140,6 +140,7 @@ impl TlsSocket {
                 }
             };
             self.at_end |= closed;
+            self.unopened = more;
             let rest = input.get(consumed..).unwrap_or_default();
             // What rustls has looked at and not discarded stays as it left it.
             self.incoming.clear();
@@ -148,8 +149,8 @@ impl TlsSocket {
             } else {
                 self.incoming.extend_from_slice(rest);
             }
-            if self.incoming.len() > CIPHERTEXT - RECORD && filled == 0 {
-                return Poll::Ready(Err(Broken::Io(io::ErrorKind::InvalidData.into())));
+            if self.incoming.len() > CIPHERTEXT - RECORD && filled == 0 && !more {
+                return Poll::Ready(Err(Broken::Odd("a message of it is too long")));
             }
             Poll::Ready(Ok(filled))
         })
@@ -189,16 +190,26 @@ impl TlsSocket {
         if self.silent {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        if self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
+            self.worn = self.worn.saturating_add(1);
+            if self.worn == WORN_OUT {
+                // Once: what is sealed from here on is the farewell.
+                return Err(io::Error::other("the key has sealed as much as it may"));
+            }
+        }
         let bytes = bytes.get(..SEALED_AT_ONCE).unwrap_or(bytes);
+        say_what_is_due(&mut self.tls, &mut self.incoming, &mut self.outgoing)?;
         SEALING.with_borrow_mut(|sealing| {
             let mut writer = writer(&mut self.tls, &mut self.incoming)?;
             let length =
                 writer.encrypt(bytes, sealing).map_err(|error| io::Error::other(error.to_string()))?;
             let sealed = sealing.get(..length).unwrap_or_default();
-            let sent = match Pin::new(&mut self.socket).poll_write(cx, sealed) {
-                Poll::Ready(sent) => sent?,
-                Poll::Pending => 0,
-            };
+            let mut sent = 0;
+            if self.outgoing.is_empty() {
+                if let Poll::Ready(taken) = Pin::new(&mut self.socket).poll_write(cx, sealed) {
+                    sent = taken?;
+                }
+            }
             self.has_moved |= sent > 0;
             self.outgoing.extend_from_slice(sealed.get(sent..).unwrap_or_default());
             Ok(bytes.len())
@@ -211,6 +222,9 @@ impl TlsSocket {
             return;
         }
         let mut goodbye = [0; GOODBYE];
+        if say_what_is_due(&mut self.tls, &mut self.incoming, &mut self.outgoing).is_err() {
+            return;
+        }
         let Ok(mut writer) = writer(&mut self.tls, &mut self.incoming) else { return };
         if let Ok(length) = writer.queue_close_notify(&mut goodbye) {
             self.outgoing.extend_from_slice(goodbye.get(..length).unwrap_or_default());
@@ -228,6 +242,10 @@ impl AsyncRead for TlsSocket {
             if this.at_end || buf.is_empty() {
                 return Poll::Ready(Ok(0));
             }
+            if this.silent {
+                // Whoever has said goodbye only wants to see the end. rustls is not to be asked any more.
+                return Pin::new(&mut this.socket).poll_read(cx, buf);
+            }
             let opened = this.poll_open(cx, buf);
             // What is to be answered to what was read; if the kernel takes none of it now, the next write carries it.
             if let Poll::Ready(Err(error)) = this.poll_send(cx) {
@@ -235,6 +253,7 @@ impl AsyncRead for TlsSocket {
             }
             let count = ready!(opened).map_err(Broken::into_io)?;
             if count > 0 {
+                this.has_heard = false;
                 return Poll::Ready(Ok(count));
             }
         }
@@ -275,6 +294,14 @@ impl Transport for TlsSocket {
         self.begun
     }
 
+    fn has_heard(&mut self) -> bool {
+        mem::take(&mut self.has_heard)
+    }
+
+    fn holds_a_part(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
     fn has_moved(&mut self) -> bool {
         mem::take(&mut self.has_moved)
     }
@@ -285,6 +312,8 @@ impl Transport for TlsSocket {
 enum Broken {
     Io(io::Error),
     Tls(Error),
+    /// What rustls does not mind, or does not see.
+    Odd(&'static str),
 }
 
 impl Broken {
@@ -292,6 +321,7 @@ impl Broken {
         match self {
             Self::Io(error) => error,
             Self::Tls(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+            Self::Odd(what) => io::Error::new(io::ErrorKind::InvalidData, what),
         }
     }
 }
@@ -305,92 +335,5 @@ impl From<io::Error> for Broken {
 impl From<Error> for Broken {
     fn from(error: Error) -> Self {
         Self::Tls(error)
-    }
-}
-
-/// What became of some ciphertext.
-struct Opened {
-    consumed: usize,
-    /// The peer has said goodbye.
-    closed: bool,
-}
-
-/// Takes ciphertext apart as far as it is complete. Plaintext goes to `sink`, and what has to be answered to `outgoing`. After
-/// an error that is its alert, and rustls must not be asked again.
-fn open(
-    tls: &mut UnbufferedServerConnection,
-    input: &mut [u8],
-    sink: &mut Sink<'_>,
-    outgoing: &mut Vec<u8>,
-) -> Result<Opened, Error> {
-    let mut opened = Opened { consumed: 0, closed: false };
-    loop {
-        let left = input.get_mut(opened.consumed..).unwrap_or_default();
-        let UnbufferedStatus { mut discard, state, .. } = tls.process_tls_records(left);
-        let more = match state {
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                while let Some(record) = traffic.next_record() {
-                    let record = record?;
-                    discard += record.discard;
-                    sink.put(record.payload);
-                }
-                true
-            }
-            Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                encode(outgoing, |to| data.encode(to))?;
-                true
-            }
-            Ok(ConnectionState::TransmitTlsData(data)) => {
-                data.done();
-                true
-            }
-            Ok(ConnectionState::PeerClosed) => {
-                opened.closed = true;
-                true
-            }
-            Ok(_) => false,
-            Err(error) => {
-                opened.consumed += discard;
-                // What it had to say, the alert at last; not once more than that, or it would look at the input again.
-                while tls.wants_write() {
-                    let left = input.get_mut(opened.consumed..).unwrap_or_default();
-                    let UnbufferedStatus { discard, state, .. } = tls.process_tls_records(left);
-                    opened.consumed += discard;
-                    let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { break };
-                    encode(outgoing, |to| data.encode(to))?;
-                }
-                return Err(error);
-            }
-        };
-        opened.consumed += discard;
-        if !more {
-            return Ok(opened);
-        }
-    }
-}
-
-fn encode(
-    outgoing: &mut Vec<u8>,
-    mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
-) -> Result<(), Error> {
-    let start = outgoing.len();
-    let failed = |error: EncodeError| Error::General(error.to_string());
-    let Err(EncodeError::InsufficientSize(needed)) = encode(&mut []) else { return Ok(()) };
-    outgoing.resize(start + needed.required_size, 0);
-    let written = encode(outgoing.get_mut(start..).unwrap_or_default()).map_err(failed)?;
-    outgoing.truncate(start + written);
-    Ok(())
-}
-
-/// The writing side, which is there after the handshake. What came in and is incomplete must be shown to rustls whenever it
-/// is asked: it may know positions in it.
-fn writer<'c>(
-    tls: &'c mut UnbufferedServerConnection,
-    incoming: &'c mut [u8],
-) -> io::Result<WriteTraffic<'c, ServerConnectionData>> {
-    match tls.process_tls_records(incoming).state {
-        Ok(ConnectionState::WriteTraffic(writer)) => Ok(writer),
-        Ok(_) => Err(io::ErrorKind::BrokenPipe.into()),
-        Err(error) => Err(io::Error::other(error)),
     }
 }

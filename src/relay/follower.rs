@@ -109,6 +109,11 @@ impl Follower {
         if self.is_between_messages() { None } else { Some(self.begun) }
     }
 
+    /// The message or control frame that would be next, by its ordinal.
+    pub(super) fn next_up(&self) -> u64 {
+        self.begun + 1
+    }
+
     /// The code in the close frame that came, if it had one.
     pub(super) fn close_code(&self) -> Option<u16> {
         self.close_code

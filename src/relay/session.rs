@@ -18,6 +18,7 @@
 //! else dropped with a reason.
 
 mod farewell;
+mod reading;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -37,7 +38,7 @@ use super::observer::DropReason;
 use super::outbox::{Cut, Item, Outbox, Taken};
 use super::shared::Shared;
 use super::transport::Transport;
-use super::wire::{Broken, Received, Wire};
+use super::wire::Wire;
 pub(super) use farewell::refuse;
 
 /// Bytes read from a socket at a time. The buffer belongs to the thread, not to the connection.
@@ -310,99 +311,5 @@ impl<S: Transport + Unpin> Session<S> {
             }
         }
         self.outbox.settle(settled);
-    }
-
-    /// Reads once from the socket and hands on what is complete. `Pending`: nothing to read, or the leg cannot
-    /// take any.
-    fn poll_read(&mut self, leg: &mut impl Leg, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        // First, because a leg that waits for its turn must take it, or those behind it wait for ever.
-        match leg.poll_ready(cx) {
-            Poll::Ready(Some(close)) if self.closing.is_none() => {
-                return Poll::Ready(Err(End::Ours(close, DropReason::ReceiverClosed)));
-            }
-            Poll::Ready(_) => {}
-            Poll::Pending => {
-                self.deadlines.stops_reading();
-                return Poll::Pending;
-            }
-        }
-        // Who has been told to go is not listened to any more; it only gets what waits for it.
-        if self.closing.is_some() {
-            leg.steps_aside();
-            self.deadlines.stops_reading();
-            return Poll::Pending;
-        }
-        // That is the peer's doing: its time runs on.
-        if self.wire.unwritten_control() > PONG_LIMIT {
-            leg.steps_aside();
-            return Poll::Pending;
-        }
-        self.deadlines.reads(|| self.shared.now(), &self.shared.settings);
-        if let Some((unread, read_at)) = self.unread.take() {
-            return self.hand_on(leg, cx, &unread, read_at);
-        }
-        SCRATCH.with_borrow_mut(|scratch| match ready!(Pin::new(&mut self.socket).poll_read(cx, scratch)) {
-            Ok(0) => Poll::Ready(Err(End::PeerLost)),
-            Ok(count) => {
-                let read_at = self.shared.now();
-                let handed_on = self.hand_on(leg, cx, scratch.get(..count).unwrap_or_default(), read_at);
-                // A goodbye is no answer: its sender makes room by itself.
-                if !matches!(handed_on, Poll::Ready(Err(_))) && std::mem::take(&mut self.probed) {
-                    leg.answered();
-                }
-                handed_on
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Poll::Ready(Ok(())),
-            Err(_) => Poll::Ready(Err(End::PeerLost)),
-        })
-    }
-
-    fn hand_on(
-        &mut self,
-        leg: &mut impl Leg,
-        cx: &mut Context<'_>,
-        mut input: &[u8],
-        read_at: Instant,
-    ) -> Poll<Result<(), End>> {
-        loop {
-            let close = match self.wire.receive(&mut input) {
-                Ok(None) => {
-                    leg.caught_up();
-                    let now = self.shared.now();
-                    self.deadlines.heard(now, self.wire.message_under_way(), &self.shared.settings);
-                    if !self.deadlines.message_is_overdue(now) {
-                        return Poll::Ready(Ok(()));
-                    }
-                    Some(Close::MessageTimedOut)
-                }
-                Ok(Some(Received::Message(message))) => leg.receive(&message, read_at),
-                Ok(Some(Received::Close(code))) => return Poll::Ready(Err(End::PeerClosed(code))),
-                Err(Broken::TooBig) => Some(Close::MessageTooBig),
-                Err(Broken::Protocol) => return Poll::Ready(Err(End::PeerLost)),
-            };
-            let ready = close.map_or_else(|| leg.poll_ready(cx), |close| Poll::Ready(Some(close)));
-            if close.is_none() && !matches!(ready, Poll::Ready(None)) {
-                // Also if this ends the connection: what was read together was read.
-                self.unread = Some((input.to_vec(), read_at));
-            }
-            if ready.is_pending() {
-                self.deadlines.stops_reading();
-            }
-            if let Some(close) = ready!(ready) {
-                return Poll::Ready(Err(End::Ours(close, DropReason::ReceiverClosed)));
-            }
-        }
-    }
-
-    /// The session ended while the leg could not take all that was read: it takes it now. What was read completely was
-    /// read, whether or not its sender is still there.
-    fn hand_on_the_rest(&mut self, leg: &mut impl Leg) {
-        let Some((unread, read_at)) = self.unread.take() else { return };
-        let mut input = unread.as_slice();
-        while let Ok(Some(Received::Message(message))) = self.wire.receive(&mut input) {
-            if leg.receive(&message, read_at).is_some() {
-                return;
-            }
-        }
     }
 }

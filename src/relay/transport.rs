@@ -14,6 +14,16 @@ pub trait Transport: AsyncRead + AsyncWrite {
         0
     }
 
+    /// Whether bytes came since this was last asked that no read has told of: they are of something that is not whole yet.
+    fn has_heard(&mut self) -> bool {
+        false
+    }
+
+    /// Whether such bytes are there.
+    fn holds_a_part(&self) -> bool {
+        false
+    }
+
     /// Whether the kernel has taken anything since this was last asked that no write has told of.
     fn has_moved(&mut self) -> bool {
         false

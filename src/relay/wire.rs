@@ -117,10 +117,10 @@ impl Wire {
     }
 
     /// The message that the bytes received so far end in the middle of: its ordinal among all messages and control
-    /// frames.
+    /// frames. If bytes are on their way that this has not seen, they count as the beginning of the next.
     #[must_use]
-    pub fn message_under_way(&self) -> Option<u64> {
-        self.incoming.under_way()
+    pub fn message_under_way(&self, more: bool) -> Option<u64> {
+        self.incoming.under_way().or_else(|| more.then(|| self.incoming.next_up()))
     }
 
     /// Appends a text message. Returns how many bytes it takes on the wire.

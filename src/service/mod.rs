@@ -131,6 +131,8 @@ pub fn run(loaded: &Loaded, log: event::Handle, load: Load) -> Result<(), Servic
         while next(&mut signals, &mut running).await? == Signal::Hangup {
             reloads.begin(&executor);
         }
+        // One that is under way would say that it is done when systemd has been told of the stop.
+        drop(reloads);
         shut_down(running, &drain, &manager, &executor, &mut signals).await
     }))
 }

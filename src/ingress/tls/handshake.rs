@@ -74,6 +74,7 @@ pub async fn accept(mut socket: Socket, config: Arc<ServerConfig>) -> Result<Han
                 "there is no certificate for the name that it asks for".to_owned()
             }
             Broken::Tls(error) => error.to_string(),
+            Broken::Odd(what) => what.to_owned(),
         };
         part(&mut socket.socket).await;
         return Err(NoTls::Failed(cause));
@@ -115,7 +116,7 @@ impl TlsSocket {
                 return Poll::Ready(Ok(()));
             }
             if self.at_end {
-                return Poll::Ready(Err(Error::General("closed in the middle of it".to_owned()).into()));
+                return Poll::Ready(Err(Broken::Odd("closed in the middle of it")));
             }
             if let Err(broken) = ready!(self.poll_open(cx, &mut [])) {
                 // The alert; if the kernel does not take it now, so be it.
