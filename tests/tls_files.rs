@@ -116,6 +116,21 @@ fn a_certificate_that_clients_would_refuse_is_refused_at_the_start_and_by_check(
         &|files| replace(&files.certificate, &good.key, 0o644),
         &["holds no certificate", "it holds PRIVATE KEY"],
     );
+    refused(
+        &|files| replace(&files.certificate, &format!("{}{}", good.chain, Ca::new().root()), 0o644),
+        &[":6: tls.certificate: ", "cert.pem: is no chain: ", " stands behind it"],
+    );
+    let key = KeyPair::generate().unwrap();
+    refused(
+        &write(ca.issue_with(&[NAME], &key, |params| {
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        })),
+        &["is the certificate of an authority", "-addext basicConstraints=critical,CA:FALSE"],
+    );
+    refused(
+        &|files| replace(&files.certificate, &format!("\u{feff}{}", good.chain), 0o644),
+        &[":6: tls.certificate: ", "cert.pem: begins with a byte order mark"],
+    );
 
     // And one that they would not refuse.
     let files = good.write(directory.path());
@@ -143,6 +158,76 @@ fn a_certificate_that_clients_would_refuse_is_refused_at_the_start_and_by_check(
         ..Default::default()
     });
     assert_eq!(Secure::connect(relay.address, NAME, &Arc::new(ca.client())).unwrap().health(NAME), "200");
+}
+
+/// What `check` says of a configuration that consists of this section: its exit status, and both streams.
+fn checked(section: &str) -> (Option<i32>, String) {
+    let program = Program::new(&format!("[listen]\nmetrics = \"off\"\n{section}"));
+    // A pipe without a writer must not be waited for.
+    let output = Command::new("timeout")
+        .arg("20")
+        .arg(program.command().get_program())
+        .arg("check")
+        .arg("--config")
+        .arg(program.config_path())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output.status.code(), said.concat())
+}
+
+#[test]
+fn check_looks_at_what_is_no_credential() {
+    let (ca, directory) = (Ca::new(), tempfile::tempdir().unwrap());
+    let files = ca.issue(&[NAME]).write(directory.path());
+    let section = files.section();
+    let without_key = section.replace(&files.key.display().to_string(), "credential:k");
+    let without_certificate = section.replace(&files.certificate.display().to_string(), "credential:c");
+    let (status, said) = checked(&without_key);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("\ncertificate ok: for relay.example.com, until "), "{said}");
+    assert!(
+        said.contains("\nthe key is a credential, which only the service can see: not looked at"),
+        "{said}"
+    );
+    let (status, said) = checked(&without_certificate);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("\nkey ok\nthe certificate is a credential, which only"), "{said}");
+
+    replace(&files.certificate, "nothing", 0o644);
+    let (status, said) = checked(&without_key);
+    assert!(
+        status == Some(78) && said.contains("tls.certificate: ") && said.contains("no certificate"),
+        "{said}"
+    );
+    replace(&files.key, "nothing", 0o600);
+    let (status, said) = checked(&without_certificate);
+    assert!(status == Some(78) && said.contains("tls.key: ") && said.contains("no private key"), "{said}");
+}
+
+#[test]
+fn check_reads_whom_the_authority_is_trusted_by() {
+    let (ca, directory) = (Ca::new(), tempfile::tempdir().unwrap());
+    let file = directory.path().join("root.pem");
+    let section = format!(
+        "[tls]\nmode = \"acme\"\ndomains = [\"{NAME}\"]\ndirectory_ca = \"{}\"\nstate = \"{}\"\n",
+        file.display(),
+        directory.path().join("state").display()
+    );
+    let refused = |expected: &str| {
+        let (status, said) = checked(&section);
+        assert_eq!(status, Some(78), "{said}");
+        assert!(said.contains(":6: tls.directory_ca: ") && said.contains(expected), "{said}");
+    };
+    refused("cannot be read (No such file");
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    refused("is not a regular file");
+    std::fs::remove_file(&file).unwrap();
+    replace(&file, "nothing", 0o644);
+    refused("holds no certificate");
+    replace(&file, &ca.root(), 0o644);
+    let (status, said) = checked(&section);
+    assert_eq!(status, Some(0), "{said}");
 }
 
 #[test]

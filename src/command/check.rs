@@ -4,12 +4,13 @@
 //! authority is asked.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
 
 use super::{CommandError, Exit};
 use crate::cli::{CheckArgs, DEFAULT_CONFIG};
-use crate::config::{Config, LoadError, Source};
+use crate::config::{Config, LoadError, Loaded, Problems, Source, TlsMode};
 use crate::tls::certificate::date;
-use crate::tls::files;
+use crate::tls::files::{self, Seen};
 use crate::tls::material::Material;
 
 /// Checks the configuration and reports it on standard output.
@@ -27,12 +28,7 @@ pub fn check(args: &CheckArgs) -> Result<(), CommandError> {
         Source::File(path) => format!("configuration ok: {}", path.display()),
         Source::Defaults => format!("configuration ok: built-in defaults (no {DEFAULT_CONFIG})"),
     };
-    if files::are_credentials_of_the_service(&loaded) {
-        ok.push_str("\ncertificate and key are credentials, which only the service can see: not looked at");
-    } else if let Material::Files(certificate) = Material::load(&loaded).map_err(LoadError::Invalid)? {
-        let (names, end) = (certificate.names().join(", "), date(certificate.not_after()));
-        ok = format!("{ok}\ncertificate ok: for {names}, until {end}");
-    }
+    ok.push_str(&tls(&loaded).map_err(LoadError::Invalid)?);
     let written = if args.print {
         // Standard output is what was asked for; losing this line is no failure.
         let _ = writeln!(io::stderr(), "{ok}");
@@ -42,6 +38,26 @@ pub fn check(args: &CheckArgs) -> Result<(), CommandError> {
     };
     written.map_err(|error| {
         CommandError::new(Exit::Internal, format!("cannot write to standard output: {error}"))
+    })
+}
+
+/// Looks at what `[tls]` names, and says what was found: lines, each after the end of another.
+fn tls(loaded: &Loaded) -> Result<String, Problems> {
+    if loaded.config.tls.mode != TlsMode::Files {
+        return Material::load(loaded).map(|_| String::new());
+    }
+    let certificate =
+        |names: &[String], end| format!("\ncertificate ok: for {}, until {}", names.join(", "), date(end));
+    let hidden = "which only the service can see: not looked at";
+    Ok(match files::see(loaded, SystemTime::now())? {
+        Seen::Both(found) => certificate(found.names(), found.not_after()),
+        Seen::Chain(found) => {
+            format!("{}\nthe key is a credential, {hidden}", certificate(found.names(), found.not_after()))
+        }
+        Seen::Key => format!("\nkey ok\nthe certificate is a credential, {hidden}"),
+        Seen::Nothing => {
+            "\ncertificate and key are credentials, which only the service can see: not looked at".to_owned()
+        }
     })
 }
 

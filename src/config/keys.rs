@@ -146,7 +146,7 @@ tables! {
         /// The private key in PEM, for mode `files`.
         key: Option<String> = None, Optional(checked("an absolute path, or \"credential:NAME\"", path_or_credential));
         /// The names that the relay answers to, for modes `files` and `acme`.
-        domains: Option<Vec<String>> = None, Optional(List(checked("a host name such as \"relay.example.com\"", domain)));
+        domains: Option<Vec<String>> = None, Optional(List(checked("a host name such as \"relay.example.com\", or in mode \"files\" an IPv4 address", domain)));
         /// Whom the certificate authority may write to, for mode `acme`.
         contact: Option<String> = None, Optional(checked("a contact such as \"mailto:ops@example.com\"", contact));
         /// The directory of the certificate authority, for mode `acme`; without it, Let's Encrypt's.

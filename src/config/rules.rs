@@ -3,14 +3,14 @@
 //! A rule is skipped when one of its values could not be read: that value has its own problem already, and the
 //! default that stands in for it proves nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::keys::Config;
 use super::kind::{human_bytes, human_time};
 use super::loopback::is_loopback;
 use super::problem::Problem;
-use super::types::{ClientAddressSource, MetricsListen, Plaintext, PublicListen, TlsMode};
+use super::types::{ClientAddressSource, MetricsListen, Plaintext, PublicListen, TlsMode, has_user};
 
 /// Which keys stand in the file, and where: for rules that span several keys or that the file alone cannot answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -161,16 +161,32 @@ fn tls(config: &Config, rules: &mut Rules<'_>) {
     rules.rule(&["tls.domains", "tls.mode"], nobody, || {
         "names nobody, so that every request would be refused; name the hosts, or leave it out to serve any".to_owned()
     });
+    rules.rule(&["tls.directory"], tls.directory.as_deref().is_some_and(has_user), || {
+        "has a user or a password before its host, which would be logged; write it without what stands before \"@\""
+            .to_owned()
+    });
+    let mut seen = BTreeSet::new();
+    let twice = tls.domains.iter().flatten().find(|name| !seen.insert(name.as_str()));
+    rules.rule(&["tls.domains"], twice.is_some(), || {
+        format!("has \"{}\" twice; the case of letters makes no difference", twice.map_or("", String::as_str))
+    });
     let address =
         (tls.mode == Acme).then(|| tls.domains.iter().flatten().find(|name| is_address(name))).flatten();
     rules.rule(&["tls.domains", "tls.mode"], address.is_some(), || {
-        let address = address.map(String::as_str).unwrap_or_default();
-        format!("\"{address}\" is an address; \"acme\" proves names, such as \"relay.example.com\"")
+        let name = address.map_or("", String::as_str);
+        let what = if name.parse::<IpAddr>().is_ok() {
+            "is an address"
+        } else {
+            "ends in a number, like an address"
+        };
+        format!("\"{name}\" {what}; \"acme\" proves names, such as \"relay.example.com\"")
     });
 }
 
+/// Whether this is an address, or would be taken for the beginning of one: no name in DNS ends in a number.
 fn is_address(name: &str) -> bool {
-    name.parse::<IpAddr>().is_ok()
+    let last = name.rsplit('.').next().unwrap_or_default();
+    !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()) || name.parse::<IpAddr>().is_ok()
 }
 
 /// A queue that cannot hold one largest frame could never deliver it.

@@ -5,14 +5,14 @@
 //! the files are named.
 
 use std::env;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::certificate::Certificate;
-use crate::config::{Loaded, Problems, TlsMode};
+use super::certificate::{self, Certificate, Chain, Flaw};
+use super::read::{self, Unread};
+use crate::config::{Loaded, Problems};
 
 /// More than any chain needs.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -21,28 +21,82 @@ const CERTIFICATE: &str = "tls.certificate";
 const KEY: &str = "tls.key";
 const CREDENTIAL: &str = "credential:";
 
+/// What is wrong with the value of a key.
+type Wrong = (&'static str, String);
+
 /// Reads and checks what the configuration names.
 ///
 /// # Errors
 /// Everything that is wrong, by key.
 pub fn load(loaded: &Loaded, now: SystemTime) -> Result<Certificate, Problems> {
-    let tls = &loaded.config.tls;
-    let directory = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let name = |value: &Option<String>| value.clone().unwrap_or_default();
-    let (chain, key) = (name(&tls.certificate), name(&tls.key));
-    let found = look(&chain, &key, directory.as_deref(), tls.domains.as_deref().unwrap_or_default(), now);
+    let [chain, key] = named(loaded);
+    let found = look(&chain, &key, credentials().as_deref(), domains(loaded), now);
     found.map_err(|problems| loaded.problems(problems))
 }
 
-/// Whether the files can only be looked at by the service, because systemd passes them to it alone.
-#[must_use]
-pub fn are_credentials_of_the_service(loaded: &Loaded) -> bool {
+/// What a shell can see of certificate and key: systemd passes credentials to the service alone.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Seen {
+    /// Both.
+    Both(Certificate),
+    /// The certificate; the key is a credential.
+    Chain(Chain),
+    /// The key, which is good; the certificate is a credential.
+    Key,
+    /// Neither.
+    Nothing,
+}
+
+/// Reads and checks as much as can be seen.
+///
+/// # Errors
+/// Everything that is wrong, by key.
+pub fn see(loaded: &Loaded, now: SystemTime) -> Result<Seen, Problems> {
+    let [chain, key] = named(loaded);
+    let seen = see_with(&chain, &key, credentials().as_deref(), domains(loaded), now);
+    seen.map_err(|problems| loaded.problems(problems))
+}
+
+fn see_with(
+    chain: &str,
+    key: &str,
+    credentials: Option<&Path>,
+    domains: &[String],
+    now: SystemTime,
+) -> Result<Seen, Vec<Wrong>> {
+    let hidden = |value: &str| credentials.is_none() && value.starts_with(CREDENTIAL);
+    let flawed = |value: &str, flaw: &Flaw| format!("{value}: {flaw}");
+    match (hidden(chain), hidden(key)) {
+        (false, false) => look(chain, key, credentials, domains, now).map(Seen::Both),
+        (true, true) => Ok(Seen::Nothing),
+        (false, true) => read(chain, credentials, false)
+            .and_then(|pem| {
+                let seen = Chain::from_pem(&pem).and_then(|seen| seen.check(now, domains).map(|()| seen));
+                seen.map_err(|flaw| flawed(chain, &flaw))
+            })
+            .map(Seen::Chain)
+            .map_err(|text| vec![(CERTIFICATE, text)]),
+        (true, false) => read(key, credentials, true)
+            .and_then(|pem| certificate::read_key(&pem).map_err(|flaw| flawed(key, &flaw)))
+            .map(|_| Seen::Key)
+            .map_err(|text| vec![(KEY, text)]),
+    }
+}
+
+/// Where systemd has put the credentials of the service, for the service.
+fn credentials() -> Option<PathBuf> {
+    env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
+/// Certificate and key, as the configuration names them.
+fn named(loaded: &Loaded) -> [String; 2] {
     let tls = &loaded.config.tls;
-    let is_credential =
-        |value: &Option<String>| value.as_ref().is_some_and(|name| name.starts_with(CREDENTIAL));
-    tls.mode == TlsMode::Files
-        && (is_credential(&tls.certificate) || is_credential(&tls.key))
-        && env::var_os("CREDENTIALS_DIRECTORY").is_none()
+    [&tls.certificate, &tls.key].map(|value| value.clone().unwrap_or_default())
+}
+
+fn domains(loaded: &Loaded) -> &[String] {
+    loaded.config.tls.domains.as_deref().unwrap_or_default()
 }
 
 fn look(
@@ -51,7 +105,7 @@ fn look(
     credentials: Option<&Path>,
     domains: &[String],
     now: SystemTime,
-) -> Result<Certificate, Vec<(&'static str, String)>> {
+) -> Result<Certificate, Vec<Wrong>> {
     let read = |value, secret| read(value, credentials, secret);
     let (chain_pem, key_pem) = match (read(chain, false), read(key, true)) {
         (Ok(chain), Ok(key)) => (chain, key),
@@ -93,11 +147,12 @@ fn read(value: &str, credentials: Option<&Path>, secret: bool) -> Result<Vec<u8>
         };
         format!("{value}: cannot be read: {error}{advice}")
     };
-    // Opening something else may wait for ever.
-    if !std::fs::metadata(&path).map_err(failed)?.is_file() {
-        return Err(format!("{value}: is not a file"));
-    }
-    let file = File::open(&path).map_err(failed)?;
+    let unread = |why| match why {
+        Unread::Failed(error) => failed(error),
+        Unread::NotAFile => format!("{value}: is not a file"),
+        Unread::TooLarge => format!("{value}: larger than 1 MiB, so not a certificate or key"),
+    };
+    let file = read::open(&path).map_err(unread)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
     if secret && mode & 0o007 != 0 {
         let shown = path.display();
@@ -106,12 +161,7 @@ fn read(value: &str, credentials: Option<&Path>, secret: bool) -> Result<Vec<u8>
              relay's own: chmod 0600 {shown}"
         ));
     }
-    let mut bytes = Vec::new();
-    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(format!("{value}: larger than 1 MiB, so not a certificate or key"));
-    }
-    Ok(bytes)
+    read::whole(file, LARGEST_FILE).map_err(unread)
 }
 
 #[cfg(test)]
@@ -145,7 +195,7 @@ mod tests {
             self.0.path().join(name).display().to_string()
         }
 
-        fn look(&self, chain: &str, key: &str) -> Result<Certificate, Vec<(&'static str, String)>> {
+        fn look(&self, chain: &str, key: &str) -> Result<Certificate, Vec<Wrong>> {
             let domains = ["a.example".to_owned()];
             look(chain, key, Some(self.0.path()), &domains, SystemTime::now())
         }
@@ -205,5 +255,30 @@ mod tests {
         assert!(blamed("large", "key").1.contains("holds no certificate"));
         files.write("large", &" ".repeat((1 << 20) + 1), 0o600);
         assert!(blamed("large", "key").1.contains("larger than 1 MiB"));
+    }
+
+    #[test]
+    fn a_shell_looks_at_what_is_no_credential() {
+        let files = Files::new();
+        let domains = ["a.example".to_owned()];
+        let (chain, key) = (files.path("chain"), files.path("key"));
+        let see = |chain: &str, key: &str| see_with(chain, key, None, &domains, SystemTime::now());
+        assert!(matches!(see(&chain, &key), Ok(Seen::Both(_))));
+        assert!(matches!(see(&chain, "credential:key"), Ok(Seen::Chain(_))));
+        assert!(matches!(see("credential:chain", &key), Ok(Seen::Key)));
+        assert!(matches!(see("credential:chain", "credential:key"), Ok(Seen::Nothing)));
+        let both = see_with("credential:chain", &key, Some(files.0.path()), &domains, SystemTime::now());
+        assert!(matches!(both, Ok(Seen::Both(_))));
+
+        let wrong = see(&key, "credential:key").unwrap_err();
+        assert!(wrong[0].0 == CERTIFICATE && wrong[0].1.contains("holds no certificate"), "{wrong:?}");
+        let wrong = see("credential:chain", &chain).unwrap_err();
+        assert!(wrong[0].0 == KEY && wrong[0].1.contains("(mode 0644); it must be 0600"), "{wrong:?}");
+        files.write("other", "nothing", 0o600);
+        let wrong = see("credential:chain", &files.path("other")).unwrap_err();
+        assert!(wrong[0].0 == KEY && wrong[0].1.contains("holds no private key"), "{wrong:?}");
+        let elsewhere = ["b.example".to_owned()];
+        let wrong = see_with(&chain, "credential:key", None, &elsewhere, SystemTime::now()).unwrap_err();
+        assert!(wrong[0].1.contains("is not for b.example"), "{wrong:?}");
     }
 }

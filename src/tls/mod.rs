@@ -13,6 +13,7 @@ pub mod certificate;
 pub mod expiry;
 pub mod files;
 pub mod material;
+mod read;
 pub mod roots;
 
 use std::collections::HashMap;

@@ -1,8 +1,6 @@
 //! Whom the relay trusts when it is the client: of the authority's server, and of the relay that is probed.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +9,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
+
+use super::read::{self, Unread};
 
 /// How much of a file is read. The store of a whole system has less than a tenth of it.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -40,6 +40,8 @@ pub fn of_the_system() -> Result<RootCertStore, String> {
 pub enum CaError {
     /// It is not there or may not be read; the system's words.
     Unreadable(String),
+    /// It is a directory, a pipe, a device or the like.
+    NotAFile,
     /// It is larger than any collection of certificates.
     TooLarge,
     /// It holds a certificate, but not in PEM.
@@ -56,6 +58,7 @@ impl fmt::Display for CaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(why) => write!(f, "cannot be read ({why})")?,
+            Self::NotAFile => f.write_str("is not a regular file")?,
             Self::TooLarge => write!(f, "has more than {MAX_FILE} bytes")?,
             Self::Der => f.write_str(
                 "is not in PEM but in binary (DER); convert it with 'openssl x509 -inform der -outform pem'",
@@ -81,13 +84,12 @@ impl std::error::Error for CaError {}
 /// # Errors
 /// It cannot be read, or what it holds is not certificates in PEM.
 pub fn certificates_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, CaError> {
-    let unreadable = |error: std::io::Error| CaError::Unreadable(error.to_string());
-    let mut bytes = Vec::new();
-    let mut limited = File::open(file).map_err(unreadable)?.take(MAX_FILE + 1);
-    let length = limited.read_to_end(&mut bytes).map_err(unreadable)?;
-    if u64::try_from(length).unwrap_or(u64::MAX) > MAX_FILE {
-        return Err(CaError::TooLarge);
-    }
+    let bytes =
+        read::open(file).and_then(|opened| read::whole(opened, MAX_FILE)).map_err(|why| match why {
+            Unread::Failed(error) => CaError::Unreadable(error.to_string()),
+            Unread::NotAFile => CaError::NotAFile,
+            Unread::TooLarge => CaError::TooLarge,
+        })?;
     certificates(&bytes)
 }
 
@@ -164,8 +166,16 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_file_is_not_read_to_its_end() {
-        assert_eq!(certificates_of(Path::new("/dev/zero")).unwrap_err(), CaError::TooLarge);
+    fn only_regular_files_are_read_and_not_endlessly() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        for other in [directory.path(), &fifo, Path::new("/dev/zero")] {
+            assert_eq!(certificates_of(other).unwrap_err(), CaError::NotAFile);
+        }
+        let large = directory.path().join("large");
+        std::fs::File::create(&large).unwrap().set_len(MAX_FILE + 1).unwrap();
+        assert_eq!(certificates_of(&large).unwrap_err(), CaError::TooLarge);
         let missing = certificates_of(Path::new("/no/such/file")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot be read (No such file"), "{missing}");
     }

@@ -68,6 +68,125 @@ fn the_names_of_a_certificate_are_names() {
 }
 
 #[test]
+fn a_name_stands_once_and_is_no_number_for_an_authority() {
+    let of = |mode: &str, domains: &str| {
+        let files = if mode == "files" { "certificate = \"/a\"\nkey = \"/b\"\n" } else { "" };
+        format!("[tls]\nmode = \"{mode}\"\n{files}domains = [{domains}]\n")
+    };
+    for mode in ["files", "acme"] {
+        let (_, key, text) = only_problem(&of(mode, "\"a.example\", \"b.example\", \"A.Example\""));
+        assert_eq!(key, "tls.domains");
+        assert!(text.starts_with("has \"a.example\" twice"), "{text}");
+    }
+    for (name, what) in [
+        ("1.2.3", "ends in a number, like an address"),
+        ("relay.7", "ends in a number, like an address"),
+        ("256.1.1.1", "ends in a number, like an address"),
+        ("192.0.2.7", "is an address"),
+    ] {
+        let (_, key, text) = only_problem(&of("acme", &format!("\"{name}\"")));
+        assert_eq!(key, "tls.domains");
+        assert!(text.starts_with(&format!("\"{name}\" {what}; \"acme\" proves names")), "{text}");
+    }
+    for name in ["7.example", "a.7b", "xn--caf-dma.example"] {
+        assert!(Config::parse(&of("acme", &format!("\"{name}\"")), "f").is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn a_domain_that_is_none_is_told_which_slip_it_is() {
+    for (name, what) in [
+        ("relay.example.com.", "ends in a dot; write it without"),
+        ("*.example.com", "is a wildcard; write each name"),
+        ("relay.example.com:443", "has a port; write the host name alone"),
+        ("https://relay.example.com", "is a URL or a path; write the host name alone"),
+        ("relay.example.com/v1", "is a URL or a path; write the host name alone"),
+        ("café.example", "is not ASCII; write the name in punycode (xn--...)"),
+        ("::1", "is an IPv6 address, which cannot stand here; write a host name, or leave tls.domains out"),
+        ("[2001:db8::7]", "is an IPv6 address, which cannot stand here; "),
+        ("a_b.example", "is not a host name; write one such as"),
+        ("", "is not a host name; write one such as"),
+        ("..", "is not a host name; write one such as"),
+        ("-a.example", "is not a host name; write one such as"),
+    ] {
+        for mode in ["mode = \"acme\"", "mode = \"files\"\ncertificate = \"/a\"\nkey = \"/b\""] {
+            let (_, key, text) = only_problem(&format!("[tls]\n{mode}\ndomains = [\"{name}\"]\n"));
+            assert_eq!(key, "tls.domains");
+            assert!(text.starts_with(&format!("element 1: \"{name}\" {what}")), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_directory_of_an_authority_is_a_url_with_a_host() {
+    let with =
+        |url: &str| format!("[tls]\nmode = \"acme\"\ndomains = [\"a.example\"]\ndirectory = \"{url}\"\n");
+    let long = format!("https://a.example/{}", "x".repeat(182));
+    for good in [
+        "https://a.example/directory",
+        "https://a.example",
+        "https://step_ca:9000/acme/acme/directory",
+        "https://192.0.2.7:14000/dir?x=@",
+        "https://[::1]:14000/dir",
+        "https://[::1]",
+        &long,
+    ] {
+        assert!(Config::parse(&with(good), "f").is_ok(), "{good}");
+    }
+    let longer = format!("{long}x");
+    for (bad, what) in [
+        ("http://a.example/d", "is not an https URL"),
+        ("https://a.example/d d", "is not an https URL"),
+        ("https://", "names no host"),
+        ("https:///x", "names no host"),
+        ("https://:443/x", "names no host"),
+        ("https://..", "names a host that is none"),
+        ("https://[::1/d", "names a host that is none"),
+        ("https://::1/d", "names a host that is none"),
+        ("https://a..example/d", "names a host that is none"),
+        ("https://a.example:/d", "names a port that is none"),
+        ("https://a.example:0/d", "names a port that is none"),
+        ("https://a.example:65536/d", "names a port that is none"),
+        (&longer, "is too long; allowed: an https URL of at most 200 bytes"),
+    ] {
+        let (_, key, text) = only_problem(&with(bad));
+        assert_eq!(key, "tls.directory");
+        assert!(text.contains(&format!("\" {what}")), "{bad}: {text}");
+    }
+    // What is refused is shown, but no password.
+    for bad in ["https://user:secret@a.example/d", "https://user@", "https://u:sec ret@a", "https://u:é@a"] {
+        let (line, key, text) = only_problem(&with(bad));
+        assert_eq!((line, key.as_str()), (4, "tls.directory"));
+        assert!(
+            text.starts_with("has a user or a password before its host, which would be logged; "),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_contact_is_one_plain_address() {
+    let with = |contact: &str| {
+        format!("[tls]\nmode = \"acme\"\ndomains = [\"a.example\"]\ncontact = \"{contact}\"\n")
+    };
+    assert!(Config::parse(&with("mailto:ops+relay@example.com"), "f").is_ok());
+    for (bad, what) in [
+        ("mailto:o ps@example.com", "has a space, a control character or one that is not ASCII"),
+        ("mailto:ops@example.com ", "has a space, a control character or one that is not ASCII"),
+        ("mailto:o\\nps@example.com", "has a space, a control character or one that is not ASCII"),
+        ("mailto:öps@example.com", "has a space, a control character or one that is not ASCII"),
+        ("ops@example.com", "is not a contact; write one such as"),
+        ("mailto:@example.com", "is not a contact; write one such as"),
+        ("mailto:ops@", "is not a contact; write one such as"),
+        ("mailto:ops@example.com?x", "is not a contact; write one such as"),
+    ] {
+        let (_, key, text) = only_problem(&with(bad));
+        assert_eq!(key, "tls.contact");
+        assert!(text.contains(what), "{bad}: {text}");
+    }
+}
+
+#[test]
 fn proxies_are_believed_where_they_are_asked_and_nowhere_else() {
     for source in ["x-forwarded-for", "proxy-protocol"] {
         let file = format!("[client_address]\nsource = \"{source}\"\n");

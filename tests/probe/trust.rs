@@ -90,10 +90,14 @@ fn a_file_that_cannot_say_whom_to_trust_is_a_usage_error() {
     let authority = Authority::new("Test CA");
     let directory = tempfile::tempdir().unwrap();
     let key = file(authority.key().serialize_pem().as_bytes());
+    let fifo = directory.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let (empty, der) = (file(b""), file(authority.der()));
     for (path, expected) in [
         (Path::new("/no/such/file.pem"), "\"/no/such/file.pem\" cannot be read (No such file or directory"),
-        (directory.path(), "cannot be read (Is a directory"),
+        (directory.path(), "is not a regular file; it must be a PEM file"),
+        // Nobody writes into it, so reading it would take for ever.
+        (&fifo, "is not a regular file; it must be a PEM file"),
         (empty.path(), "holds no certificate; it must be a PEM file"),
         (key.path(), "holds a private key and no certificate"),
         (der.path(), "is not in PEM but in binary (DER)"),

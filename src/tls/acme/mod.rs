@@ -180,7 +180,7 @@ impl Acme {
                         let covered = self.domains.iter().filter(|name| !missing.contains(name));
                         (covered.cloned().collect(), Duration::ZERO)
                     }
-                    Flaw::NotYetValid(at) => {
+                    Flaw::NotYetValid(at) | Flaw::IssuerNotYetValid(_, at) => {
                         return Need::Patience(at.duration_since(now).unwrap_or_default());
                     }
                     _ => return Need::Certificate(Duration::ZERO),
