@@ -232,6 +232,40 @@ fn frames_in_one_flight_with_the_end_of_the_handshake_are_not_lost() {
     forwarded(&secured.relay, 400, 0);
 }
 
+#[test]
+fn many_small_records_in_one_burst_are_answered_while_they_are_opened() {
+    const ROUNDS: usize = 400;
+    let secured = Secured::start();
+    for (number, version) in [&TLS12, &TLS13].into_iter().enumerate() {
+        let client = Arc::new(secured.ca.client_of(&[version]));
+        let name = format!("burst-{number}");
+        let mut binary = secured.binary(&name);
+        let mut phone = secured.upgrade("/v2/client", &phone_headers(&name), &client);
+        assert_eq!(phone.admitted(), Ok(()));
+        // Each ping and each frame in a record of its own, and all of them in one write.
+        let mut burst = Vec::new();
+        let tls = &mut phone.stream().conn;
+        for round in 0..ROUNDS {
+            let text = format!("[{round}]");
+            for (first, payload) in [(0x89, text.as_bytes()), (0x81, text.as_bytes())] {
+                tls.writer().write_all(&frame(first, payload)).unwrap();
+                while tls.wants_write() {
+                    tls.write_tls(&mut burst).unwrap();
+                }
+            }
+        }
+        phone.stream().sock.write_all(&burst).unwrap();
+        for round in 0..ROUNDS {
+            assert!(binary.text().ends_with(&format!("\"frame\":[{round}]}}")), "{round}");
+        }
+        for round in 0..ROUNDS {
+            let pong = phone.next_raw().unwrap();
+            assert_eq!(pong.into_data(), format!("[{round}]").as_bytes(), "a pong for each");
+        }
+    }
+    forwarded(&secured.relay, 2 * ROUNDS, 0);
+}
+
 /// A binary whose one message of this many bytes stands in one record, cut into pieces.
 struct Slow {
     client: Client<Tls>,

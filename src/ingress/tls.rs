@@ -198,9 +198,10 @@ impl TlsSocket {
             }
         }
         let bytes = bytes.get(..SEALED_AT_ONCE).unwrap_or(bytes);
-        say_what_is_due(&mut self.tls, &mut self.incoming, &mut self.outgoing)?;
+        let incomplete = incomplete(&mut self.incoming, self.unopened);
+        say_what_is_due(&mut self.tls, incomplete, &mut self.outgoing)?;
         SEALING.with_borrow_mut(|sealing| {
-            let mut writer = writer(&mut self.tls, &mut self.incoming)?;
+            let mut writer = writer(&mut self.tls, incomplete)?;
             let length =
                 writer.encrypt(bytes, sealing).map_err(|error| io::Error::other(error.to_string()))?;
             let sealed = sealing.get(..length).unwrap_or_default();
@@ -222,10 +223,11 @@ impl TlsSocket {
             return;
         }
         let mut goodbye = [0; GOODBYE];
-        if say_what_is_due(&mut self.tls, &mut self.incoming, &mut self.outgoing).is_err() {
+        let incomplete = incomplete(&mut self.incoming, self.unopened);
+        if say_what_is_due(&mut self.tls, incomplete, &mut self.outgoing).is_err() {
             return;
         }
-        let Ok(mut writer) = writer(&mut self.tls, &mut self.incoming) else { return };
+        let Ok(mut writer) = writer(&mut self.tls, incomplete) else { return };
         if let Ok(length) = writer.queue_close_notify(&mut goodbye) {
             self.outgoing.extend_from_slice(goodbye.get(..length).unwrap_or_default());
         }
@@ -305,6 +307,12 @@ impl Transport for TlsSocket {
     fn has_moved(&mut self) -> bool {
         mem::take(&mut self.has_moved)
     }
+}
+
+/// What rustls has looked at and not discarded, which it is shown at every call. Records that had not their turn yet it has not
+/// looked at, and it would open them; before them there is nothing incomplete.
+fn incomplete(incoming: &mut [u8], unopened: bool) -> &mut [u8] {
+    if unopened { &mut [] } else { incoming }
 }
 
 /// Why nothing more can be read.
