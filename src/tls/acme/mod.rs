@@ -155,7 +155,7 @@ impl Acme {
         if acme.shown.is_none() {
             let wait = acme.schedule.wait(Duration::ZERO, Instant::now());
             event::certificate_awaited(&acme.domains, &acme.directory, wait);
-            acme.listener.wanting("none was issued yet");
+            acme.listener.wanting(acme.told.as_deref().unwrap_or("none was issued yet"));
         }
         Ok((door, acme))
     }
@@ -163,7 +163,8 @@ impl Acme {
     /// Shows what can be shown of what there is.
     fn look(&mut self) -> Need {
         let now = SystemTime::now();
-        if !self.is_showable(now) {
+        // What could not be written down is newer than what is there.
+        if self.unkept.is_none() && !self.is_showable(now) {
             match self.state.certificate() {
                 Ok(Some(kept)) => self.held = Some(kept),
                 Ok(None) => {}
