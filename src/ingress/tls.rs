@@ -19,7 +19,7 @@ use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use rustls::server::UnbufferedServerConnection;
 use rustls::{Error, ProtocolVersion, ServerConfig};
@@ -231,6 +231,15 @@ impl TlsSocket {
         if let Ok(length) = writer.queue_close_notify(&mut goodbye) {
             self.outgoing.extend_from_slice(goodbye.get(..length).unwrap_or_default());
         }
+    }
+}
+
+/// However a connection ends, its peer can tell the end from a line that was cut. Nobody waits for that: if the kernel does not
+/// take it at once, so be it.
+impl Drop for TlsSocket {
+    fn drop(&mut self) {
+        self.say_goodbye();
+        let _ = self.poll_send(&mut Context::from_waker(Waker::noop()));
     }
 }
 

@@ -30,9 +30,6 @@ impl<S: Transport + Unpin> Session<S> {
                 }
             };
             future::or(parting, shared.clock.sleep(FAREWELL)).await;
-        } else {
-            // Not waited for: nobody may be there to take it.
-            poll_fn(|cx| Poll::Ready(Pin::new(&mut self.socket).poll_close(cx).is_ready())).await;
         }
         let (in_flight, _) = end.drop_reasons();
         self.drop_in_flight(0, in_flight);
