@@ -151,8 +151,12 @@ fn anything_else_is_closed_without_a_byte() {
         closed_without_a_byte(&relay, PROXY, beginning);
         assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
     }
-    let metrics = relay.try_metrics().unwrap();
-    assert_eq!(metrics.get("handshake_failures_total{stage=\"timeout\"}"), 3.0);
+    eventually("the timeouts to be counted", || {
+        match relay.try_metrics().unwrap().get("handshake_failures_total{stage=\"timeout\"}") {
+            3.0 => Ok(()),
+            seen => Err(seen.to_string()),
+        }
+    });
     let line = relay.wait_for_event("client_address_unusable");
     assert_eq!((&line["remote"], &line["cause"]), (&"127.0.0.2".into(), &"no PROXY protocol header".into()));
 
