@@ -207,8 +207,10 @@ async fn pass_on(near: TcpStream, target: SocketAddr, connector: &TlsConnector) 
             match reader.read(&mut buf).await? {
                 0 => return to_far.close().await,
                 count => {
-                    to_far.write_all(&buf[..count]).await?;
-                    to_far.flush().await?;
+                    // A relay that hung up may have said why: the other direction tells.
+                    if to_far.write_all(&buf[..count]).await.is_err() || to_far.flush().await.is_err() {
+                        return Ok(());
+                    }
                 }
             }
         }
