@@ -41,11 +41,12 @@ pub async fn keep(tls: Arc<Tls>) {
     let mut said: Option<(Word, SystemTime, Instant)> = None;
     loop {
         listener!(tls.changed => changed);
-        let Some(Validity { not_after, .. }) = tls.identity().validity else {
+        let Some(validity) = tls.identity().validity else {
             changed.await;
             continue;
         };
-        let (word, wait) = tls.identity().validity.map_or((None, AT_LEAST), |it| look(it, SystemTime::now()));
+        let not_after = validity.not_after;
+        let (word, wait) = look(validity, SystemTime::now());
         let fresh = said.is_none_or(|(before, end, at)| {
             Some(before) != word || end != not_after || at.elapsed() >= AGAIN
         });
