@@ -8,6 +8,7 @@
 
 mod keys;
 mod kind;
+mod listen;
 mod load;
 mod loopback;
 mod problem;
@@ -16,13 +17,15 @@ mod rules;
 mod types;
 
 pub use keys::{Access, ClientAddress, Config, Drain, Key, Limits, Listen, Log, Runtime, Session, Tls, keys};
+pub(crate) use listen::plaintext_problem;
+pub use listen::{MetricsListen, PublicListen, SocketName};
 pub use load::{LoadError, Loaded, Source};
 pub(crate) use loopback::is_loopback;
 pub use loopback::{LoopbackAddr, LoopbackError};
 pub use problem::{Problem, Problems};
 pub use rules::Written;
 pub(crate) use types::server_id;
-pub use types::{ClientAddressSource, MetricsListen, Plaintext, PublicListen, TlsMode};
+pub use types::{ClientAddressSource, Plaintext, TlsMode};
 
 impl Config {
     /// Reads a configuration from the text of a file.

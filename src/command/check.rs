@@ -8,10 +8,12 @@ use std::time::SystemTime;
 
 use super::{CommandError, Exit};
 use crate::cli::{CheckArgs, DEFAULT_CONFIG};
-use crate::config::{Config, LoadError, Loaded, Problems, Source, TlsMode};
+use crate::config::{Config, Listen, LoadError, Loaded, Problems, Source, TlsMode};
 use crate::tls::certificate::date;
 use crate::tls::files::{self, Seen};
 use crate::tls::material::Material;
+
+const HIDDEN: &str = "which only the service can see: not looked at";
 
 /// Checks the configuration and reports it on standard output.
 ///
@@ -28,6 +30,7 @@ pub fn check(args: &CheckArgs) -> Result<(), CommandError> {
         Source::File(path) => format!("configuration ok: {}", path.display()),
         Source::Defaults => format!("configuration ok: built-in defaults (no {DEFAULT_CONFIG})"),
     };
+    ok.push_str(&sockets(&loaded.config.listen));
     ok.push_str(&tls(&loaded).map_err(LoadError::Invalid)?);
     let written = if args.print {
         // Standard output is what was asked for; losing this line is no failure.
@@ -41,6 +44,17 @@ pub fn check(args: &CheckArgs) -> Result<(), CommandError> {
     })
 }
 
+/// Says which addresses only the service can see: lines, each after the end of another.
+fn sockets(listen: &Listen) -> String {
+    let named =
+        [("listen.public", listen.public.socket_name()), ("listen.metrics", listen.metrics.socket_name())];
+    let mut lines = String::new();
+    for (key, _) in named.into_iter().filter(|(_, name)| name.is_some()) {
+        lines.extend(["\n", key, " is a socket of systemd's, ", HIDDEN]);
+    }
+    lines
+}
+
 /// Looks at what `[tls]` names, and says what was found: lines, each after the end of another.
 fn tls(loaded: &Loaded) -> Result<String, Problems> {
     if loaded.config.tls.mode != TlsMode::Files {
@@ -48,16 +62,13 @@ fn tls(loaded: &Loaded) -> Result<String, Problems> {
     }
     let certificate =
         |names: &[String], end| format!("\ncertificate ok: for {}, until {}", names.join(", "), date(end));
-    let hidden = "which only the service can see: not looked at";
     Ok(match files::see(loaded, SystemTime::now())? {
         Seen::Both(found) => certificate(found.names(), found.not_after()),
         Seen::Chain(found) => {
-            format!("{}\nthe key is a credential, {hidden}", certificate(found.names(), found.not_after()))
+            format!("{}\nthe key is a credential, {HIDDEN}", certificate(found.names(), found.not_after()))
         }
-        Seen::Key => format!("\nkey ok\nthe certificate is a credential, {hidden}"),
-        Seen::Nothing => {
-            "\ncertificate and key are credentials, which only the service can see: not looked at".to_owned()
-        }
+        Seen::Key => format!("\nkey ok\nthe certificate is a credential, {HIDDEN}"),
+        Seen::Nothing => format!("\ncertificate and key are credentials, {HIDDEN}"),
     })
 }
 

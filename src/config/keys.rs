@@ -12,12 +12,12 @@ use toml::de::DeValue;
 use crate::event::{Format, Level};
 
 use super::kind::{Count, Kind, List, Optional, Size, Time, checked, text};
+use super::listen::{MetricsListen, PublicListen};
 use super::loopback::LoopbackAddr;
 use super::problem::Fault;
 use super::types::{
-    CLIENT_ADDRESS_SOURCE, ClientAddressSource, LOG_FORMAT, LOG_LEVEL, MetricsListen, PLAINTEXT, Plaintext,
-    PublicListen, TLS_MODE, TlsMode, absolute_path, contact, domain, https_url, network, path_or_credential,
-    server_id,
+    CLIENT_ADDRESS_SOURCE, ClientAddressSource, LOG_FORMAT, LOG_LEVEL, PLAINTEXT, Plaintext, TLS_MODE,
+    TlsMode, absolute_path, contact, domain, https_url, network, path_or_credential, server_id,
 };
 
 /// One key of the configuration file.
@@ -131,9 +131,9 @@ tables! {
     /// `[listen]`: the addresses.
     listen: Listen {
         /// Where binaries and phones connect, and where `/healthz` answers.
-        public: PublicListen = PublicListen::Address(loopback(8080)), text::<PublicListen>("an IP literal with a port");
+        public: PublicListen = PublicListen::Address(loopback(8080)), text::<PublicListen>("an IP literal with a port, or \"systemd:NAME\"");
         /// Where `/metrics` answers: a loopback address or nowhere.
-        metrics: MetricsListen = metrics_address(), text::<MetricsListen>("\"off\", or an address in 127.0.0.0/8 or [::1] with a port from 1 to 65535");
+        metrics: MetricsListen = metrics_address(), text::<MetricsListen>("\"off\", or an address in 127.0.0.0/8 or [::1] with a port from 1 to 65535, or \"systemd:NAME\"");
         /// Who may be served without TLS.
         plaintext: Plaintext = Plaintext::Loopback, PLAINTEXT;
     }

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use super::keys::Config;
 use super::kind::{human_bytes, human_time};
-use super::loopback::is_loopback;
+use super::listen::{MetricsListen, PublicListen, plaintext_problem};
 use super::problem::Problem;
-use super::types::{ClientAddressSource, MetricsListen, Plaintext, PublicListen, TlsMode, has_user};
+use super::types::{ClientAddressSource, Plaintext, TlsMode, has_user};
 
 /// Which keys stand in the file, and where: for rules that span several keys or that the file alone cannot answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub(super) fn check(config: &Config, written: &Written, problems: &mut Vec<Probl
     let mut rules = Rules { written, problems };
     plaintext(config, &mut rules);
     one_address_each(config, &mut rules);
+    one_socket_each(config, &mut rules);
     tls(config, &mut rules);
     queues(config, &mut rules);
 
@@ -90,16 +91,24 @@ pub(super) fn check(config: &Config, written: &Written, problems: &mut Vec<Probl
 
 /// What leaves this host unencrypted does so because somebody said it.
 fn plaintext(config: &Config, rules: &mut Rules<'_>) {
-    let PublicListen::Address(public) = config.listen.public;
+    let PublicListen::Address(public) = config.listen.public else {
+        // What a socket of systemd's listens on shows at start.
+        return;
+    };
     // A mode that could not be read may have been meant to turn TLS on.
     let tls = config.tls.mode != TlsMode::Off || !rules.written.known("tls.mode");
-    let open = !tls && config.listen.plaintext == Plaintext::Loopback && !is_loopback(public.ip());
-    rules.rule(&["listen.public", "listen.plaintext"], open, || {
-        format!(
-            "\"{public}\" is not a loopback address, and listen.plaintext = \"loopback\" serves no other without \
-             TLS; use tls.mode = \"files\" or \"acme\", or a loopback address behind a TLS proxy on this host, or \
-             listen.plaintext = \"anywhere\" if the TLS proxy runs on another host"
-        )
+    let problem =
+        plaintext_problem(public).filter(|_| !tls && config.listen.plaintext == Plaintext::Loopback);
+    rules.rule(&["listen.public", "listen.plaintext"], problem.is_some(), || problem.unwrap_or_default());
+}
+
+/// A socket serves one purpose.
+fn one_socket_each(config: &Config, rules: &mut Rules<'_>) {
+    let public = config.listen.public.socket_name();
+    let both = public.is_some() && public == config.listen.metrics.socket_name();
+    rules.rule(&["listen.metrics", "listen.public"], both, || {
+        let name = config.listen.metrics.to_string();
+        format!("\"{name}\" is the socket of listen.public already; name another one")
     });
 }
 
@@ -107,7 +116,7 @@ fn plaintext(config: &Config, rules: &mut Rules<'_>) {
 /// it depends on the system which of them a client reaches.
 fn one_address_each(config: &Config, rules: &mut Rules<'_>) {
     let (PublicListen::Address(public), MetricsListen::Address(metrics)) =
-        (config.listen.public, config.listen.metrics)
+        (&config.listen.public, &config.listen.metrics)
     else {
         return;
     };

@@ -1,32 +1,13 @@
-//! The values of keys that are neither times, sizes nor numbers.
+//! The values of keys that are neither times, sizes, numbers nor addresses to listen on.
 
-use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
-use std::str::FromStr;
 
 use ipnet::IpNet;
 
 use crate::event::{Format, Level};
 
 use super::kind::Word;
-use super::loopback::LoopbackAddr;
-
-/// Where binaries and phones connect (`listen.public`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PublicListen {
-    /// The relay binds this address itself. With port 0 the kernel chooses one, and the log says which.
-    Address(SocketAddr),
-}
-
-/// Where `/metrics` is served (`listen.metrics`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricsListen {
-    /// Nowhere.
-    Off,
-    /// The relay binds this address itself.
-    Address(LoopbackAddr),
-}
 
 /// Who may be served without TLS (`listen.plaintext`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,55 +65,6 @@ pub(super) const LOG_FORMAT: Word<Format> = Word(&[
     (Format::Text.as_str(), Format::Text),
     (Format::Json.as_str(), Format::Json),
 ]);
-
-/// What a `systemd:` address is told: the form is known, so that it is not called a bad address.
-const NO_SOCKETS: &str =
-    "needs sockets passed by systemd, which are not built in this version; write an address";
-
-impl FromStr for PublicListen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.starts_with("systemd:") {
-            return Err(format!("{NO_SOCKETS} such as \"127.0.0.1:8080\""));
-        }
-        text.parse().map(Self::Address).map_err(|_| {
-            "is not an IP literal with a port; allowed: such as \"127.0.0.1:8080\" or \"[::1]:8080\"; port 0 lets \
-             the kernel choose"
-                .to_owned()
-        })
-    }
-}
-
-impl fmt::Display for PublicListen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Address(address) = self;
-        address.fmt(f)
-    }
-}
-
-impl FromStr for MetricsListen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        if text.starts_with("systemd:") {
-            return Err(format!("{NO_SOCKETS} such as \"127.0.0.1:9090\", or \"off\""));
-        }
-        text.parse().map(Self::Address).map_err(|error: super::LoopbackError| format!("{error}, or \"off\""))
-    }
-}
-
-impl fmt::Display for MetricsListen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
-            Self::Address(address) => address.fmt(f),
-        }
-    }
-}
 
 /// A path of this host's file system, as far as its text can tell.
 pub(super) fn absolute_path(text: &str) -> Result<String, String> {

@@ -6,7 +6,8 @@
 //! neither spins nor stays away for long.
 //!
 //! When it is stopped, it still takes the connections that the kernel has completed already: closing the listener
-//! would reset them, and their clients would get no answer.
+//! would reset them, and their clients would get no answer. Not so if systemd keeps the socket open: then they wait in the
+//! kernel for the relay that is started next, and come late instead of being sent away.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -36,17 +37,43 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// connections could fill it at once.
 const BACKLOG: i32 = 4096;
 
-/// Opens the public listener.
-///
-/// # Errors
-/// The address cannot be bound.
-pub fn bind(address: SocketAddr) -> io::Result<Async<TcpListener>> {
-    let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A relay that is started again need not wait for the connections of the one before it.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Async::new(socket.into())
+/// The socket that binaries and phones connect to.
+#[derive(Debug)]
+pub struct PublicListener {
+    listener: Async<TcpListener>,
+    /// Whether it stays open when this process has closed it.
+    outlives: bool,
+}
+
+impl PublicListener {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
+        // A relay that is started again need not wait for the connections of the one before it.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { listener: Async::new(socket.into())?, outlives: false })
+    }
+
+    /// Takes one that listens already and that another process, such as systemd, keeps open.
+    ///
+    /// # Errors
+    /// It cannot be registered with the reactor.
+    pub fn passed(socket: TcpListener) -> io::Result<Self> {
+        Ok(Self { listener: Async::new(socket)?, outlives: true })
+    }
+
+    /// The address that clients connect to.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.get_ref().local_addr()
+    }
 }
 
 /// Connections that are still taken after the stop: more than the kernel keeps for a listener.
@@ -54,7 +81,7 @@ const LAST_ACCEPTS: usize = 8192;
 
 /// Accepts connections and serves each in a task of its own on `executor`, until `stop` is closed.
 pub async fn accept(
-    listener: Async<TcpListener>,
+    listener: PublicListener,
     ingress: Arc<Ingress>,
     executor: Arc<Executor<'static>>,
     stop: Receiver<()>,
@@ -62,8 +89,12 @@ pub async fn accept(
     let stopped = async {
         let _ = stop.recv().await;
     };
+    let PublicListener { listener, outlives } = listener;
     let accepting = Accepting { listener, ingress, executor, reserve: Reserve::new() };
     future::or(stopped, accepting.for_ever()).await;
+    if outlives {
+        return;
+    }
     for _ in 0..LAST_ACCEPTS {
         match accepting.listener.get_ref().accept() {
             Ok((socket, remote)) => {

@@ -18,7 +18,8 @@ use std::convert::Infallible;
 use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
@@ -35,7 +36,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use smol::LocalExecutor;
-use smol::channel::{Receiver, Sender, bounded};
+use smol::channel::{Receiver, Sender, bounded, unbounded};
+use smol::io::{AsyncRead, AsyncWrite};
 use smol::lock::Semaphore;
 use smol_hyper::rt::FuturesIo;
 
@@ -104,10 +106,11 @@ impl MetricsServer {
         let addr = self.local_addr()?;
         let listener = Async::new(self.listener)?;
         let (stop, stopped) = bounded(1);
+        let (ask, asked) = unbounded();
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
-            .spawn(move || guarded_thread(&listener, families, &stopped))?;
-        Ok(MetricsThread { addr, stop, thread: Some(thread) })
+            .spawn(move || guarded_thread(&listener, families, &asked, &stopped))?;
+        Ok(MetricsThread { addr, ask, stop, thread: Some(thread) })
     }
 }
 
@@ -116,6 +119,8 @@ impl MetricsServer {
 #[derive(Debug)]
 pub struct MetricsThread {
     addr: SocketAddr,
+    /// To the thread: connections that did not come through the listener.
+    ask: Sender<Async<UnixStream>>,
     stop: Sender<()>,
     thread: Option<JoinHandle<()>>,
 }
@@ -127,17 +132,48 @@ impl MetricsThread {
         self.addr
     }
 
-    /// Scrapes once over a real connection and says whether a page came back within `limit`. Blocks the calling
-    /// thread that long at most.
+    /// Scrapes once and says whether a page came back within `limit`. Blocks the calling thread that long at most.
+    ///
+    /// The connection is a pair of sockets, not one through the listener: a process that systemd shut off from every
+    /// network could not connect to it.
     #[must_use]
     pub fn answers(&self, limit: Duration) -> bool {
-        self.is_running() && scrape_once(self.addr, limit).unwrap_or(false)
+        self.is_running() && self.scrape_once(limit).unwrap_or(false)
     }
 
     /// Whether the thread is there.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// One GET with plain blocking calls, each bounded by what is left of `limit`.
+    fn scrape_once(&self, limit: Duration) -> io::Result<bool> {
+        const EXPECTED: &[u8] = b"HTTP/1.1 200 ";
+
+        let deadline = Instant::now() + limit;
+        let left = || match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            left => Ok(left),
+        };
+        let (mut stream, theirs) = UnixStream::pair()?;
+        if self.ask.try_send(Async::new(theirs)?).is_err() {
+            return Ok(false);
+        }
+        stream.set_write_timeout(Some(left()?))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let mut begin = [0; EXPECTED.len()];
+        let mut filled = 0;
+        while let Some(rest) = begin.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            stream.set_read_timeout(Some(left()?))?;
+            match stream.read(rest) {
+                Ok(0) => return Ok(false),
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(begin == EXPECTED)
     }
 
     /// Stops the thread and waits for its end; the same as dropping it.
@@ -165,37 +201,18 @@ fn check_loopback(addr: SocketAddr) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
 }
 
-/// One GET with plain blocking calls, each bounded by what is left of `limit`.
-fn scrape_once(addr: SocketAddr, limit: Duration) -> io::Result<bool> {
-    const EXPECTED: &[u8] = b"HTTP/1.1 200 ";
-
-    let deadline = Instant::now() + limit;
-    let left = || match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
-        left => Ok(left),
-    };
-    let mut stream = TcpStream::connect_timeout(&addr, left()?)?;
-    stream.set_write_timeout(Some(left()?))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-    let mut begin = [0; EXPECTED.len()];
-    let mut filled = 0;
-    while let Some(rest) = begin.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        stream.set_read_timeout(Some(left()?))?;
-        match stream.read(rest) {
-            Ok(0) => return Ok(false),
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(begin == EXPECTED)
-}
-
 /// The thread's main function. A panic that gets this far ends the page but not the relay; it must not go unseen.
-fn guarded_thread(listener: &Async<TcpListener>, families: Arc<Families>, stopped: &Receiver<()>) {
+fn guarded_thread(
+    listener: &Async<TcpListener>,
+    families: Arc<Families>,
+    asked: &Receiver<Async<UnixStream>>,
+    stopped: &Receiver<()>,
+) {
     let executor = LocalExecutor::new();
     let page = Rc::new(Page { families, failures: RefCell::default() });
-    let serve = executor.run(future::or(accept(&executor, listener, &page), async {
+    let accept = accept(&executor, listener, &page);
+    let asked = answer(&executor, asked, &page);
+    let serve = executor.run(future::or(future::or(accept, asked), async {
         // Nothing is ever sent: this ends when the other side closes the channel.
         let _ = stopped.recv().await;
     }));
@@ -231,9 +248,17 @@ async fn accept(executor: &LocalExecutor<'_>, listener: &Async<TcpListener>, pag
     }
 }
 
+/// Serves what the owner of the thread asks for, for as long as it is polled.
+async fn answer(executor: &LocalExecutor<'_>, asked: &Receiver<Async<UnixStream>>, page: &Rc<Page>) {
+    while let Ok(stream) = asked.recv().await {
+        let page = Rc::clone(page);
+        executor.spawn(async move { serve(stream, &page).await }).detach();
+    }
+}
+
 /// Serves one connection until its peer, a time limit or an error ends it. None of that is an event: the peer is a
 /// local scraper, and what it got wrong it is told in the answer.
-async fn serve(stream: Async<TcpStream>, page: &Page) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, page: &Page) {
     let service = service_fn(|request| future::ready(Ok::<_, Infallible>(page.answer(&request))));
     let connection = http1::Builder::new()
         .timer(HyperTimer)

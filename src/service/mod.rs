@@ -14,6 +14,7 @@ mod drain;
 mod notes;
 mod reload;
 pub mod signals;
+pub mod sockets;
 mod start;
 pub mod systemd;
 mod tls;
@@ -33,6 +34,7 @@ use crate::tls::material::Material;
 pub use reload::Load;
 use reload::Reloads;
 use signals::{Signal, Signals};
+use sockets::Passed;
 use start::Running;
 use watch::Manager;
 
@@ -49,12 +51,12 @@ pub enum ServiceError {
         /// What the operating system says.
         error: io::Error,
     },
-    /// What is configured cannot be on this host: it takes more descriptors than the process may open, or names files that
-    /// cannot be used.
+    /// What is configured cannot be on this host: it takes more descriptors than the process may open, names files that
+    /// cannot be used, or disagrees with the sockets that systemd passed.
     Refused(Problems),
     /// The metrics thread was started and does not answer.
     MetricsSilent {
-        /// The address that was asked.
+        /// The address that it serves.
         address: SocketAddr,
     },
     /// A metric family could not be made.
@@ -94,7 +96,7 @@ impl std::fmt::Display for ServiceError {
             }
             Self::Refused(problems) => problems.fmt(f),
             Self::MetricsSilent { address } => {
-                write!(f, "listen.metrics: nothing answers on {address}, though it was bound")
+                write!(f, "listen.metrics: the thread that serves {address} does not answer")
             }
             Self::Metrics(error) => write!(f, "cannot make the metrics: {error}"),
             Self::Tls(error) => write!(f, "tls.mode: cannot begin: {error}"),
@@ -105,12 +107,13 @@ impl std::fmt::Display for ServiceError {
 
 impl std::error::Error for ServiceError {}
 
-/// Runs the relay until a signal ends it.
+/// Runs the relay until a signal ends it. `passed` is what systemd has bound for it.
 ///
 /// # Errors
 /// Says what could not be started, or which part of the operating system failed.
-pub fn run(loaded: &Loaded, log: event::Handle, load: Load) -> Result<(), ServiceError> {
+pub fn run(loaded: &Loaded, passed: Passed, log: event::Handle, load: Load) -> Result<(), ServiceError> {
     start::announce(&loaded.source);
+    let places = passed.share_out(loaded).map_err(ServiceError::Refused)?;
     let capacity = descriptors::fit(loaded, descriptors::raise_limit()).map_err(ServiceError::Refused)?;
     start::announce_reduced(capacity);
     let material = Material::load(loaded).map_err(ServiceError::Refused)?;
@@ -118,7 +121,7 @@ pub fn run(loaded: &Loaded, log: event::Handle, load: Load) -> Result<(), Servic
     async_io::block_on(executor.run(async {
         let mut signals =
             Signals::new().map_err(|error| ServiceError::System { what: "handle signals", error })?;
-        let mut running = Running::start(loaded, capacity, material, &executor)?;
+        let mut running = Running::start(loaded, places, capacity, material, &executor)?;
         start::workers(loaded.config.runtime.workers, &executor)?;
         executor.spawn(Arc::clone(&running.hub).keep_grace()).detach();
         let notes = Arc::clone(&running.notes);

@@ -1,11 +1,10 @@
 //! Everything that must be there before the relay is ready.
 
-use std::net::TcpListener;
+use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
-use async_io::Async;
 use smol::channel::{Sender, bounded};
 use smol::{Executor, Task};
 
@@ -14,15 +13,16 @@ use super::descriptors::Capacity;
 use super::doorway::Doorway;
 use super::notes::Notes;
 use super::reload;
+use super::sockets::{Place, Places};
 use super::tls::{self, Hearing, Opened};
 use super::watch::Manager;
 use crate::cli::DEFAULT_CONFIG;
-use crate::config::{Config, Loaded, MetricsListen, PublicListen, Source};
+use crate::config::{Config, Loaded, Source};
 use crate::event;
 use crate::ingress::admission::Admission;
 use crate::ingress::handshakes::Handshakes;
 use crate::ingress::http::Ingress;
-use crate::ingress::listener;
+use crate::ingress::listener::{self, PublicListener};
 use crate::metrics::families::Families;
 use crate::metrics::server::{MetricsServer, MetricsThread};
 use crate::relay::hub::Hub;
@@ -52,16 +52,17 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Binds both addresses, then starts the metrics thread and has it answer, then accepts.
+    /// Binds both addresses, or takes the sockets that were passed for them; then starts the metrics thread and has it answer, then accepts.
     pub(super) fn start(
         loaded: &Loaded,
+        places: Places,
         capacity: Capacity,
         material: Material,
         executor: &Arc<Executor<'static>>,
     ) -> Result<Self, ServiceError> {
         let config = &loaded.config;
-        let public = bind_public(config)?;
-        let metrics = bind_metrics(config)?;
+        let public = open_public(places.public)?;
+        let metrics = places.metrics.map(open_metrics).transpose()?;
         let census = Arc::new(HubCensus::default());
         let families = Arc::new(Families::new(census.clone()).map_err(ServiceError::Metrics)?);
         families.limits(capacity.connections, capacity.handshakes);
@@ -128,7 +129,7 @@ pub(super) struct Accepting {
 }
 
 impl Accepting {
-    fn start(listener: Async<TcpListener>, ingress: Arc<Ingress>, executor: &Arc<Executor<'static>>) -> Self {
+    fn start(listener: PublicListener, ingress: Arc<Ingress>, executor: &Arc<Executor<'static>>) -> Self {
         let (stop, stopped) = bounded(1);
         let task = executor.spawn(listener::accept(listener, ingress, Arc::clone(executor), stopped));
         Self { task, stop }
@@ -140,7 +141,7 @@ impl Accepting {
         (&mut self.task).await;
     }
 
-    /// Takes the connections that the kernel has completed, and closes the listener.
+    /// Closes the listener, after taking the connections that nobody else could take.
     pub(super) async fn stop(self) {
         self.stop.close();
         self.task.await;
@@ -209,23 +210,31 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn bind_public(config: &Config) -> Result<Async<TcpListener>, ServiceError> {
-    let PublicListen::Address(address) = config.listen.public;
-    let failed = |error| ServiceError::Bind { key: "listen.public", address, error };
-    let listener = listener::bind(address).map_err(failed)?;
-    event::listening(listener.get_ref().local_addr().map_err(failed)?);
+fn open_public(place: Place) -> Result<PublicListener, ServiceError> {
+    let failed = failed("listen.public", &place);
+    let opened = match place {
+        Place::Address(address) => PublicListener::bind(address),
+        Place::Passed(socket, _) => PublicListener::passed(socket),
+    };
+    let listener = opened.map_err(&failed)?;
+    event::listening(listener.local_addr().map_err(&failed)?);
     Ok(listener)
 }
 
-fn bind_metrics(config: &Config) -> Result<Option<MetricsServer>, ServiceError> {
-    let MetricsListen::Address(address) = &config.listen.metrics else {
-        return Ok(None);
+fn open_metrics(place: Place) -> Result<MetricsServer, ServiceError> {
+    let failed = failed("listen.metrics", &place);
+    let opened = match place {
+        Place::Address(address) => MetricsServer::bind(address),
+        Place::Passed(socket, _) => MetricsServer::from_listener(socket),
     };
-    let address = address.get();
-    let failed = |error| ServiceError::Bind { key: "listen.metrics", address, error };
-    let server = MetricsServer::bind(address).map_err(failed)?;
-    event::listening_metrics(server.local_addr().map_err(failed)?);
-    Ok(Some(server))
+    let server = opened.map_err(&failed)?;
+    event::listening_metrics(server.local_addr().map_err(&failed)?);
+    Ok(server)
+}
+
+fn failed(key: &'static str, place: &Place) -> impl Fn(io::Error) -> ServiceError + use<> {
+    let (Place::Address(address) | Place::Passed(_, address)) = *place;
+    move |error| ServiceError::Bind { key, address, error }
 }
 
 fn start_metrics(server: MetricsServer, families: Arc<Families>) -> Result<MetricsThread, ServiceError> {

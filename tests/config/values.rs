@@ -108,10 +108,29 @@ fn a_public_address_without_tls_is_loopback_or_asked_for() {
         let (_, _, text) = only_problem(&format!("listen.public = \"{address}\""));
         assert!(text.contains("is not an IP literal with a port; allowed: such as"), "{text}");
     }
-    for key in ["public", "metrics"] {
-        let (_, _, text) = only_problem(&format!("listen.{key} = \"systemd:{key}\""));
-        assert!(text.contains("not built in this version; write an address"), "{text}");
+}
+
+#[test]
+fn a_socket_of_systemd_has_a_name_that_systemd_takes_and_one_purpose() {
+    let both = |public: &str, metrics: &str| {
+        format!("[listen]\npublic = \"systemd:{public}\"\nmetrics = \"systemd:{metrics}\"\n")
+    };
+    let config = Config::parse(&both("public", "a name.socket"), "f").unwrap();
+    assert_eq!(config.listen.public.socket_name().unwrap().as_str(), "public");
+    assert_eq!(config.listen.metrics.socket_name().unwrap().as_str(), "a name.socket");
+    assert_eq!(Config::parse(&config.to_toml(), "f").unwrap(), config);
+    let (line, key, text) = only_problem(&both("one", "one"));
+    assert_eq!((line, key.as_str()), (3, "listen.metrics"));
+    assert!(text.contains("\"systemd:one\" is the socket of listen.public already"), "{text}");
+    let long = "x".repeat(256);
+    for name in ["", "a:b", "\\u0007", "\u{e4}", &long] {
+        for key in ["public", "metrics"] {
+            let (_, found, text) = only_problem(&format!("listen.{key} = \"systemd:{name}\""));
+            assert_eq!(found, format!("listen.{key}"));
+            assert!(text.contains("names no socket; write \"systemd:NAME\""), "{name}: {text}");
+        }
     }
+    assert!(Config::parse(&both(&long[1..], "metrics"), "f").is_ok());
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -33,6 +34,17 @@ pub struct Program {
     keys: Option<tempfile::TempDir>,
 }
 
+/// Variables by which a service manager speaks to a service.
+const MANAGERS: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "JOURNAL_STREAM",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
+
 /// Whether the tests that use this run as part of `over_tls`: with TLS between them and the relay.
 pub fn is_over_tls() -> bool {
     env!("CARGO_CRATE_NAME") == "over_tls"
@@ -54,13 +66,27 @@ impl Program {
 
     /// How to start it with so many descriptors, and no way to have more.
     pub fn command_with_descriptors(&self, descriptors: u64) -> Command {
-        let plain = self.command();
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]);
-        command.arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
-        for (variable, _) in plain.get_envs() {
-            command.env_remove(variable);
+        through_a_shell(&self.command(), &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""))
+    }
+
+    /// How to start it as systemd does when it passes sockets, two at most: from descriptor 3 on, with names, meant for
+    /// just this process.
+    pub fn command_with_sockets(&self, sockets: Vec<(&str, OwnedFd)>) -> Command {
+        assert!(sockets.len() <= 2, "there are two streams to carry them: {sockets:?}");
+        if sockets.is_empty() {
+            return quiet(self.command());
         }
+        let names: Vec<_> = sockets.iter().map(|(name, _)| *name).collect();
+        let (count, names) = (names.len(), names.join(":"));
+        let open = if count == 1 { "exec 3<&0" } else { "exec 3<&0 4<&1" };
+        let script = format!(
+            "{open}\nexec </dev/null >/dev/null\nexport LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}\n\
+             exec \"$0\" \"$@\""
+        );
+        let mut command = through_a_shell(&self.command(), &script);
+        let mut sockets = sockets.into_iter().map(|(_, socket)| Stdio::from(socket));
+        command.stdin(sockets.next().unwrap_or_else(Stdio::null));
+        command.stdout(sockets.next().unwrap_or_else(Stdio::null));
         command
     }
 
@@ -68,11 +94,27 @@ impl Program {
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyrycode-relay"));
         command.arg("--config").arg(self.config_path()).stdin(Stdio::null());
-        for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
+        for variable in MANAGERS {
             command.env_remove(variable);
         }
         command
     }
+}
+
+/// Its standard output goes nowhere.
+fn quiet(mut command: Command) -> Command {
+    command.stdout(Stdio::null());
+    command
+}
+
+/// What a script of a shell starts in the end: `"$0" "$@"` in it.
+fn through_a_shell(plain: &Command, script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
+    for (variable, _) in plain.get_envs() {
+        command.env_remove(variable);
+    }
+    command
 }
 
 /// Bytes that are bound to go to a client next, beyond the frame that is half written: what is sealed together.
@@ -90,6 +132,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// How many descriptors it may open, if not as many as the test may.
     pub descriptors: Option<u64>,
+    /// The listeners that it is passed instead of binding its own: the public one and that for metrics.
+    pub sockets: Option<(TcpListener, TcpListener)>,
 }
 
 impl Relay {
@@ -105,21 +149,32 @@ impl Relay {
 
     /// As told.
     pub fn with_options(options: Options) -> Self {
-        let metrics_address = free_metrics_address();
+        let listen = match &options.sockets {
+            Some((_, metrics)) => Listen {
+                public: "systemd:public".to_owned(),
+                metrics: "systemd:metrics".to_owned(),
+                metrics_address: metrics.local_addr().unwrap(),
+            },
+            None => Listen::default(),
+        };
         let (program, trusted) = if is_over_tls() && !options.config.contains("[tls]") {
             let ca = Ca::new();
             let keys = tempfile::tempdir().expect("a directory");
             let section = ca.issue(&[NAME]).write(keys.path()).section();
-            let config = format!("{}{section}", completed(&options.config, metrics_address));
+            let config = format!("{}{section}", completed(&options.config, &listen));
             (Program { keys: Some(keys), ..Program::new(&config) }, Some(ca.client()))
         } else {
-            (Program::new(&completed(&options.config, metrics_address)), None)
+            (Program::new(&completed(&options.config, &listen)), None)
         };
-        let mut command = match options.descriptors {
-            Some(descriptors) => program.command_with_descriptors(descriptors),
-            None => program.command(),
+        let mut command = match (options.descriptors, options.sockets) {
+            (Some(descriptors), None) => quiet(program.command_with_descriptors(descriptors)),
+            (None, Some((public, metrics))) => {
+                program.command_with_sockets(vec![("public", public.into()), ("metrics", metrics.into())])
+            }
+            (None, None) => quiet(program.command()),
+            (Some(_), Some(_)) => panic!("no way to start it with both"),
         };
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).envs(options.environment);
+        command.stderr(Stdio::piped()).envs(options.environment);
         let mut child = command.spawn().expect("the program starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().expect("its stderr"));
@@ -133,8 +188,15 @@ impl Relay {
             }
         });
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut relay =
-            Self { child, log, program, tunnel: None, address, own_address: address, metrics_address };
+        let mut relay = Self {
+            child,
+            log,
+            program,
+            tunnel: None,
+            address,
+            own_address: address,
+            metrics_address: listen.metrics_address,
+        };
         let listening = relay.wait_for_event("listening");
         relay.address =
             listening["listen"].as_str().expect("an address").parse().expect("an address that parses");
@@ -313,8 +375,22 @@ impl Drop for Relay {
     }
 }
 
+/// What `[listen]` says, and where the metrics are.
+struct Listen {
+    public: String,
+    metrics: String,
+    metrics_address: SocketAddr,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let metrics_address = free_metrics_address();
+        Self { public: "127.0.0.1:0".to_owned(), metrics: metrics_address.to_string(), metrics_address }
+    }
+}
+
 /// What a test configures, with what every test needs.
-fn completed(config: &str, metrics_address: SocketAddr) -> String {
+fn completed(config: &str, Listen { public, metrics, .. }: &Listen) -> String {
     let mut limits = String::new();
     for key in ["connections_per_address", "upgrades_per_minute", "upgrade_burst"] {
         if !config.contains(key) {
@@ -326,7 +402,7 @@ fn completed(config: &str, metrics_address: SocketAddr) -> String {
         None => format!("{config}\n[limits]\n{limits}"),
     };
     format!(
-        "[listen]\npublic = \"127.0.0.1:0\"\nmetrics = \"{metrics_address}\"\n\
+        "[listen]\npublic = \"{public}\"\nmetrics = \"{metrics}\"\n\
          [log]\nformat = \"json\"\nlevel = \"info\"\n{config}"
     )
 }
