@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::config::server_id;
 
@@ -111,7 +111,7 @@ pub struct Cli {
 #[derive(Args, Clone, Debug, Default)]
 pub struct ConfigArgs {
     /// Configuration file [default: /etc/pyrycode-relay/relay.toml if it exists, else built-in defaults]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 
@@ -172,7 +172,7 @@ pub struct ProbeArgs {
     /// Verify a wss:// relay's certificate with those in this PEM file, instead of the system's
     ///
     /// The file holds one or several certificates of authorities. None but these are trusted then.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ca: Option<PathBuf>,
 
     /// Print the result as one JSON object

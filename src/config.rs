@@ -14,9 +14,12 @@ mod loopback;
 mod problem;
 mod read;
 mod rules;
+mod table;
 mod types;
 
-pub use keys::{Access, ClientAddress, Config, Drain, Key, Limits, Listen, Log, Runtime, Session, Tls, keys};
+pub use keys::{
+    Access, ClientAddress, Config, Drain, Limits, Listen, Log, Runtime, Session, Tls, keys, tables,
+};
 pub(crate) use listen::plaintext_problem;
 pub use listen::{MetricsListen, PublicListen, SocketName};
 pub use load::{LoadError, Loaded, Source};
@@ -24,6 +27,7 @@ pub(crate) use loopback::is_loopback;
 pub use loopback::{LoopbackAddr, LoopbackError};
 pub use problem::{Problem, Problems};
 pub use rules::Written;
+pub use table::{Key, Table};
 pub(crate) use types::server_id;
 pub use types::{ClientAddressSource, Plaintext, TlsMode};
 

@@ -8,7 +8,7 @@ mod reload;
 mod rounds;
 mod values;
 
-use pyrycode_relay::config::{Config, Key, Problems};
+use pyrycode_relay::config::{Config, Key, Problems, keys};
 
 const REFERENCE: &str = include_str!("../../packaging/relay.toml");
 
@@ -25,6 +25,16 @@ fn only_problem(text: &str) -> (usize, String, String) {
     assert_eq!(problems.count(), 1, "{problems}");
     let problem = problems.iter().next().unwrap();
     (problem.line, problem.key.clone(), problem.text.clone())
+}
+
+/// The installed file with the lines of some keys uncommented.
+fn uncommented(wanted: impl Fn(&Key) -> bool) -> String {
+    let is_wanted = |name: &str| keys().iter().any(|key| key.name == name && wanted(key));
+    let line = |line: &'static str| match line.strip_prefix('#') {
+        Some(rest) if rest.split_once(" = ").is_some_and(|(name, _)| is_wanted(name)) => rest,
+        _ => line,
+    };
+    REFERENCE.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn with(key: &Key, value: &str) -> String {
