@@ -15,15 +15,13 @@ use support::tls::{Ca, NAME, Secure};
 
 const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/certbot/deploy-hook");
 
-/// Runs the hook for a certificate that certbot keeps in `lineage`, with a `systemctl` that does what the real one does.
-fn hook(lineage: &Path, tls: &Path, relay: &Relay, only_for: &str) -> Output {
+/// Runs the hook for a certificate that certbot keeps in `lineage`, with a `systemctl` that is this line of a shell script.
+fn run(lineage: &Path, tls: &Path, systemctl: &str, group: &str, only_for: &str) -> Output {
     let bin = tempfile::tempdir().unwrap();
-    let systemctl = bin.path().join("systemctl");
-    let script = format!("#!/bin/sh\n[ \"$*\" = \"reload pyrycode-relay\" ] && kill -HUP {}\n", relay.pid());
-    std::fs::write(&systemctl, script).unwrap();
-    std::fs::set_permissions(&systemctl, PermissionsExt::from_mode(0o755)).unwrap();
+    let program = bin.path().join("systemctl");
+    std::fs::write(&program, format!("#!/bin/sh\n{systemctl}\n")).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap());
-    let group = std::fs::metadata(bin.path()).unwrap().gid().to_string();
     Command::new(HOOK)
         .env("PATH", path)
         .env("RENEWED_LINEAGE", lineage)
@@ -32,6 +30,19 @@ fn hook(lineage: &Path, tls: &Path, relay: &Relay, only_for: &str) -> Output {
         .env("RELAY_LINEAGE", only_for)
         .output()
         .unwrap()
+}
+
+/// Runs it where the relay's account stays, and `systemctl` does what the real one does.
+fn hook(lineage: &Path, tls: &Path, relay: &Relay, only_for: &str) -> Output {
+    let group = std::fs::metadata(lineage).unwrap().gid().to_string();
+    let systemctl = format!("[ \"$*\" = \"reload pyrycode-relay\" ] && kill -HUP {}", relay.pid());
+    run(lineage, tls, &systemctl, &group, only_for)
+}
+
+/// The permissions of the directory, the key and the certificate.
+fn modes(tls: &Path) -> [u32; 3] {
+    [tls.to_owned(), tls.join("privkey.pem"), tls.join("fullchain.pem")]
+        .map(|path| std::fs::metadata(path).unwrap().mode() & 0o7777)
 }
 
 #[test]
@@ -67,11 +78,7 @@ fn a_renewed_certificate_reaches_newcomers() {
     );
     relay.wait_for_event("reloaded");
     assert_eq!(shown() - before, 89 * 86_400);
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
-    assert_eq!(
-        [&tls, &tls.join("privkey.pem"), &tls.join("fullchain.pem")].map(|path| mode(path)),
-        [0o750, 0o640, 0o644]
-    );
+    assert_eq!(modes(&tls), [0o750, 0o640, 0o644]);
     assert_eq!(std::fs::read_dir(&tls).unwrap().count(), 2);
 
     // Somebody else's certificate is none of its business.
@@ -85,4 +92,29 @@ fn a_renewed_certificate_reaches_newcomers() {
     let output = hook(&lineage, &tls, &relay, "");
     assert!(!output.status.success() && !output.stderr.is_empty());
     assert_eq!(relay.events_named("reloaded").len(), 2);
+}
+
+#[test]
+fn without_an_account_that_stays_the_files_are_for_root_and_the_relay_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    if std::fs::metadata(directory.path()).unwrap().uid() != 0 {
+        return println!("skipped: only root can give files to root's group");
+    }
+    let (lineage, tls) = (directory.path().join("live"), directory.path().join("tls"));
+    std::fs::create_dir(&lineage).unwrap();
+    std::fs::write(lineage.join("fullchain.pem"), "certificate").unwrap();
+    std::fs::write(lineage.join("privkey.pem"), "key").unwrap();
+    let told = directory.path().join("told");
+    let systemctl = format!("echo \"$*\" >>{}", told.display());
+    // A directory from the time of another account is closed.
+    std::fs::create_dir(&tls).unwrap();
+    for _ in 0..2 {
+        let output = run(&lineage, &tls, &systemctl, "no-such-group", "");
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert_eq!(modes(&tls), [0o700, 0o600, 0o644]);
+    }
+    assert_eq!(std::fs::read_to_string(tls.join("privkey.pem")).unwrap(), "key");
+    assert_eq!(std::fs::read_to_string(tls.join("fullchain.pem")).unwrap(), "certificate");
+    assert_eq!(std::fs::read_dir(&tls).unwrap().count(), 2);
+    assert_eq!(std::fs::read_to_string(&told).unwrap(), "try-restart pyrycode-relay\n".repeat(2));
 }

@@ -150,6 +150,9 @@ fn a_certificate_that_clients_would_refuse_is_refused_at_the_start_and_by_check(
         checked.status.success() && said.contains("credentials, which only the service can see"),
         "{said}"
     );
+    // So it is where systemd names a directory that it has hidden, as for ExecReload=.
+    let hidden = check.env("CREDENTIALS_DIRECTORY", directory.path().join("hidden")).output().unwrap();
+    assert!(hidden.status.success() && String::from_utf8(hidden.stdout).unwrap() == said);
     let started = program.command().output().unwrap();
     assert_eq!(started.status.code(), Some(78));
     let relay = Relay::with_options(support::relay::Options {

@@ -12,6 +12,7 @@ use prometheus::{Error, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
 use super::gauges::CensusGauges;
 use super::maker::Maker;
+use super::process::Process;
 use crate::relay::close::CloseCause;
 use crate::relay::observer::{
     AddressTable, Census, Direction, DropReason, Endpoint, HandshakeStage, Observer, UpgradeOutcome,
@@ -107,7 +108,7 @@ impl Families {
         make.build_info()?;
         make.register(CensusGauges::new(census)?)?;
         #[cfg(target_os = "linux")]
-        make.register(prometheus::process_collector::ProcessCollector::for_self())?;
+        make.register(Process::of_this())?;
 
         let directions = Direction::ALL.map(Direction::as_str);
         let endpoints = Endpoint::ALL.map(Endpoint::as_str);

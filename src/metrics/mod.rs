@@ -3,5 +3,6 @@
 pub mod families;
 mod gauges;
 mod maker;
+mod process;
 pub mod server;
 mod timer;

@@ -54,7 +54,9 @@ pub enum Seen {
 /// Everything that is wrong, by key.
 pub fn see(loaded: &Loaded, now: SystemTime) -> Result<Seen, Problems> {
     let [chain, key] = named(loaded);
-    let seen = see_with(&chain, &key, credentials().as_deref(), domains(loaded), now);
+    // The commands of ExecReload= are told of a directory that they cannot enter (systemd 252): it is as good as none.
+    let credentials = credentials().filter(|directory| directory.is_dir());
+    let seen = see_with(&chain, &key, credentials.as_deref(), domains(loaded), now);
     seen.map_err(|problems| loaded.problems(problems))
 }
 

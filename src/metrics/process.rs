@@ -1,0 +1,83 @@
+//! The client library's figures about the process, with its start also where the library cannot know it.
+//!
+//! The library reads the start in clock ticks since the boot, and the boot's time in `/proc/stat`. The shipped unit keeps
+//! everything of `/proc` from the service that is not a process (`ProcSubset=pid`), and the library says 0 then. The
+//! collector is made when the process has just begun, so that the time then is as good.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{Gauge, Metric, MetricFamily};
+
+const START: &str = "process_start_time_seconds";
+
+/// Collects what the library does.
+pub(super) struct Process {
+    library: ProcessCollector,
+    /// Whole seconds, as the library has them.
+    made: u64,
+}
+
+impl Process {
+    /// Of the process that calls, which should not have run for long.
+    pub(super) fn of_this() -> Self {
+        let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self { library: ProcessCollector::for_self(), made }
+    }
+}
+
+impl Collector for Process {
+    fn desc(&self) -> Vec<&Desc> {
+        self.library.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = self.library.collect();
+        families.iter_mut().for_each(|family| complete(family, self.made));
+        families
+    }
+}
+
+/// Puts `started` where the start is unknown.
+fn complete(family: &mut MetricFamily, started: u64) {
+    let is_unknown = |metric: &Metric| metric.get_gauge().get_value() <= 0.0;
+    if family.name() == START && family.get_metric().iter().all(is_unknown) {
+        let mut gauge = Gauge::default();
+        gauge.set_value(started as f64);
+        family.set_metric(vec![Metric::from_gauge(gauge)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start_of(families: &[MetricFamily]) -> f64 {
+        families.iter().find(|family| family.name() == START).unwrap().get_metric()[0].get_gauge().get_value()
+    }
+
+    #[test]
+    fn an_unknown_start_is_when_the_collector_was_made() {
+        let process = Process::of_this();
+        let mut families = process.library.collect();
+        let known = start_of(&families);
+        for family in &mut families {
+            complete(family, 7);
+        }
+        assert!(known > 0.0);
+        assert_eq!(start_of(&families), known);
+
+        for family in families.iter_mut().filter(|family| family.name() == START) {
+            family.set_metric(vec![Metric::from_gauge(Gauge::default())]);
+        }
+        let others = families.len();
+        for family in &mut families {
+            complete(family, process.made);
+        }
+        assert_eq!(start_of(&families), process.made as f64);
+        assert_eq!(families.len(), others);
+        // Whole seconds of two clocks; tests of one program may have run before this one.
+        assert!((-2.0..600.0).contains(&(process.made as f64 - known)), "{} {known}", process.made);
+    }
+}
