@@ -28,13 +28,18 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 ///
 /// # Panics
 /// When it has not by the deadline; says what was waited for and what was seen last.
-pub fn eventually<T>(what: &str, mut fact: impl FnMut() -> Result<T, String>) -> T {
-    let until = Instant::now() + DEADLINE;
+pub fn eventually<T>(what: &str, fact: impl FnMut() -> Result<T, String>) -> T {
+    eventually_within(DEADLINE, what, fact)
+}
+
+/// The same for what may take longer.
+pub fn eventually_within<T>(limit: Duration, what: &str, mut fact: impl FnMut() -> Result<T, String>) -> T {
+    let until = Instant::now() + limit;
     loop {
         match fact() {
             Ok(value) => return value,
             Err(seen) => {
-                assert!(Instant::now() < until, "{what}: not within {DEADLINE:?}; last seen: {seen}");
+                assert!(Instant::now() < until, "{what}: not within {limit:?}; last seen: {seen}");
             }
         }
         std::thread::park_timeout(Duration::from_millis(2));

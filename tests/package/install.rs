@@ -1,0 +1,84 @@
+//! Installing, and what an operator does first.
+
+use std::fs;
+use std::path::Path;
+
+use crate::Given;
+use crate::support::eventually_within;
+use crate::system::{
+    CONFIG, METRICS, PATIENCE, PUBLIC, UNIT, configure, cursor, journal_says, ok, page, probed,
+    process_after, property, series, set,
+};
+
+/// `apt install` as the README has it; without a network, as everything in here.
+pub fn apt_install(package: &Path, options: &str) -> String {
+    ok(&format!("DEBIAN_FRONTEND=noninteractive apt-get install -y {options} {}", package.display()))
+}
+
+pub fn install(given: &Given) {
+    apt_install(&given.package, "");
+    // Not "at some time": the installation ends when the relay is ready, because systemd waits for its word.
+    assert_eq!(property(UNIT, "ActiveState"), "active");
+    assert_eq!(property(UNIT, "UnitFileState"), "enabled");
+    assert_eq!(property(UNIT, "Type"), "notify");
+    let status = eventually_within(PATIENCE, "a status line", || {
+        let status = property(UNIT, "StatusText");
+        if status.contains("binaries") { Ok(status) } else { Err(status) }
+    });
+    assert!(status.starts_with('0'), "{status}");
+    for socket in ["pyrycode-relay.socket", "pyrycode-relay-metrics.socket"] {
+        assert_eq!(property(socket, "ActiveState"), "inactive");
+        assert_eq!(property(socket, "UnitFileState"), "disabled");
+    }
+    probed();
+    assert!(page(PUBLIC, "/healthz").starts_with("{\"status\":\"ok\""));
+    assert!(page(METRICS, "/metrics").contains("pyrycode_relay_build_info{"));
+    assert!((series("pyrycode_relay_ready") - 1.0).abs() < f64::EPSILON);
+    let journal = ok(&format!("journalctl --unit={UNIT} --output=verbose --no-pager"));
+    for part in ["RELAY_EVENT=ready", "PRIORITY=6"] {
+        assert!(journal.contains(part), "{part}: {journal}");
+    }
+}
+
+/// What documentation points at is there.
+pub fn examples(_: &Given) {
+    let root = "/usr/share/doc/pyrycode-relay";
+    let mut checked = 0;
+    for page in fs::read_dir(root).expect("documentation") {
+        let path = page.unwrap().path();
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let ends = |c: char| c.is_whitespace() || "`'\"),;".contains(c);
+        for (start, _) in text.match_indices("/usr/share/doc/pyrycode-relay/") {
+            let name = text[start..].split(ends).next().unwrap_or_default().trim_end_matches('.');
+            let name = name.split('#').next().unwrap_or_default();
+            assert!(Path::new(name).exists(), "{}: {name}", path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 0, "no page names an example");
+    for name in
+        ["prometheus/agent.yml", "prometheus/rules.yml", "grafana/dashboard.json", "systemd/locked-down.conf"]
+    {
+        assert!(Path::new(root).join("examples").join(name).exists(), "{name}");
+    }
+}
+
+pub fn edited(_: &Given) {
+    let pid = process_after("");
+    let mark = cursor();
+    configure(|text| set(&text, "log", "level", "\"debug\""));
+    ok(&format!("systemctl reload {UNIT}"));
+    assert!(journal_says(&mark, "reloaded").contains("debug"));
+    assert_eq!(property(UNIT, "MainPID"), pid);
+    // Room for what comes; a restart takes it up.
+    configure(|text| {
+        set(&set(&text, "limits", "upgrade_burst", "1000"), "limits", "upgrades_per_minute", "1000")
+    });
+    let mark = cursor();
+    ok(&format!("systemctl reload {UNIT}"));
+    assert!(journal_says(&mark, "needs_restart").contains("limits.upgrade_burst"));
+    ok(&format!("systemctl restart {UNIT}"));
+    assert_ne!(process_after(&pid), pid);
+    probed();
+    assert!(fs::read_to_string(CONFIG).unwrap().contains("level = \"debug\""));
+}

@@ -1,0 +1,164 @@
+//! Clients that are connected while something happens to the relay.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::support::client::{self, Client, binary_headers, phone_headers};
+use crate::support::http;
+use crate::support::{DEADLINE, connect_from};
+use crate::system::{PUBLIC, address};
+
+/// A binary and its phone.
+struct Room {
+    id: String,
+    binary: Client,
+    phone: Client,
+}
+
+impl Room {
+    fn open(id: &str) -> Self {
+        let connect = |path, headers: &[(&str, &str)]| {
+            client::connect(address(PUBLIC), path, headers).expect("upgraded")
+        };
+        let mut binary = connect("/v2/server", &binary_headers(id)).admitted_client();
+        let mut phone = connect("/v2/client", &phone_headers(id)).admitted_client();
+        phone.send("[\"there?\"]");
+        let conn_id = binary.json()["conn_id"].as_str().expect("a conn_id").to_owned();
+        binary.send(format!("{{\"conn_id\":\"{conn_id}\",\"frame\":[\"here\"]}}"));
+        assert_eq!(phone.text(), "[\"here\"]");
+        Self { id: id.to_owned(), binary, phone }
+    }
+
+    /// Waits until both are closed; what each was told.
+    fn closed(mut self) -> [(u16, String); 2] {
+        [self.phone.closed(), self.binary.closed_after_notices()]
+    }
+}
+
+/// How a client of a room came back.
+pub struct Back {
+    /// What binary and phone were told when they were closed.
+    pub told: [(u16, String); 2],
+    /// Connections that were refused before one was taken.
+    pub refused: usize,
+    /// When the room was served again.
+    pub when: Instant,
+}
+
+/// Rooms that come back by themselves after they were closed.
+pub struct Rooms(Vec<JoinHandle<Back>>);
+
+impl Rooms {
+    /// Opens so many; each has passed a frame in both directions.
+    pub fn open(number: usize) -> Self {
+        let rooms: Vec<_> = (0..number).map(|number| Room::open(&format!("room-{number}"))).collect();
+        let come_back = |room: Room| {
+            std::thread::spawn(move || {
+                let id = room.id.clone();
+                let told = room.closed();
+                let refused = until_it_is_taken(&id);
+                Back { told, refused, when: Instant::now() }
+            })
+        };
+        Self(rooms.into_iter().map(come_back).collect())
+    }
+
+    /// How each came back.
+    pub fn back(self) -> Vec<Back> {
+        self.0.into_iter().map(|room| room.join().expect("comes back")).collect()
+    }
+}
+
+/// Dials as real clients do: again and again, with a short pause. How often it was refused.
+fn until_it_is_taken(id: &str) -> usize {
+    let until = Instant::now() + 2 * DEADLINE;
+    let mut refused = 0;
+    loop {
+        assert!(Instant::now() < until, "{id} does not come back");
+        let upgraded = TcpStream::connect(address(PUBLIC)).ok().and_then(|stream| {
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            client::connect_over(stream, "/v2/server", &binary_headers(id)).ok()
+        });
+        if let Some(binary) = upgraded {
+            binary.admitted_client();
+            return refused;
+        }
+        refused += 1;
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// Knocks all the time, over a new connection each time, as a load balancer does.
+pub struct Knocking {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Knocks>>,
+}
+
+/// What came of knocking.
+#[derive(Default)]
+pub struct Knocks {
+    /// Answers, whatever they said.
+    pub answered: usize,
+    /// Those of them that took longer than a tenth of a second.
+    pub late: usize,
+    /// Connections that were refused or broken off.
+    pub refused: Vec<String>,
+}
+
+impl Knocking {
+    pub fn start(threads: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let knock = |_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || knock_until(&stop))
+        };
+        let threads = (0..threads).map(knock).collect();
+        Self { stop, threads }
+    }
+
+    pub fn stop(self) -> Knocks {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut all = Knocks::default();
+        for thread in self.threads {
+            let knocks = thread.join().expect("knocks");
+            all.answered += knocks.answered;
+            all.late += knocks.late;
+            all.refused.extend(knocks.refused);
+        }
+        all
+    }
+}
+
+fn knock_until(stop: &AtomicBool) -> Knocks {
+    let mut knocks = Knocks::default();
+    while !stop.load(Ordering::SeqCst) {
+        let began = Instant::now();
+        match health(address(PUBLIC)) {
+            Ok(()) => knocks.answered += 1,
+            Err(error) => knocks.refused.push(error),
+        }
+        knocks.late += usize::from(began.elapsed() > Duration::from_millis(100));
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    knocks
+}
+
+fn health(address: SocketAddr) -> Result<(), String> {
+    use std::io::{Read, Write};
+
+    let mut stream = TcpStream::connect(address).map_err(|error| format!("connect: {error}"))?;
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let request = http::request("GET /healthz HTTP/1.1", &[("connection", "close")]);
+    stream.write_all(request.as_bytes()).map_err(|error| format!("write: {error}"))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(|error| format!("read: {error}"))?;
+    if answer.starts_with("HTTP/1.1 ") { Ok(()) } else { Err(format!("answer: {answer:?}")) }
+}
+
+/// A connection that stays open and says nothing yet.
+pub fn silent() -> TcpStream {
+    connect_from(std::net::Ipv4Addr::LOCALHOST, address(PUBLIC))
+}
