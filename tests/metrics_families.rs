@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use exposition::{families, samples};
 use pyrycode_relay::metrics::families::Families;
@@ -130,8 +130,10 @@ fn every_series_is_there_at_zero_on_a_fresh_start() {
     expected.extend(list("tracked_addresses", "table", &["upgrades", "connections"]));
     for name in [
         "handshakes_in_progress",
+        "ready",
         "connections_limit",
         "handshakes_limit",
+        "queued_bytes_limit",
         "certificate_expiry_timestamp_seconds",
         "grace_expiries_total",
         "reclaims_total",
@@ -150,6 +152,9 @@ fn every_series_is_there_at_zero_on_a_fresh_start() {
     assert_eq!(found.remove(&info[0]), Some(1.0));
     assert!(info[0].contains(&format!("version=\"{}\"", env!("CARGO_PKG_VERSION"))), "{}", info[0]);
     assert!(info[0].contains("revision=\""), "{}", info[0]);
+    let began = found.remove(&format!("{PREFIX}start_time_seconds")).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now - 60.0..=now).contains(&began), "{began} is not now, {now}");
     assert!(found.values().all(|value| *value == 0.0), "{found:?}");
 
     let buckets = found.keys().filter(|series| series.contains("_bucket{")).count();
@@ -296,6 +301,17 @@ fn the_facts_without_labels_move_their_family_only() {
     assert_eq!(
         moved(&families, Observer::push_wake_off),
         expect(&[("push_wakes_total{outcome=\"off\"}", 1.0)])
+    );
+}
+
+#[test]
+fn what_the_service_sets_shows() {
+    let families = fresh();
+    assert_eq!(moved(&families, |f| f.ready(true)), expect(&[("ready", 1.0)]));
+    assert_eq!(moved(&families, |f| f.ready(false)), expect(&[("ready", -1.0)]));
+    assert_eq!(
+        moved(&families, |f| f.queues_limit(1 << 28)),
+        expect(&[("queued_bytes_limit", 268_435_456.0)])
     );
 }
 

@@ -1,7 +1,10 @@
 //! What the relay counts, and the page that shows it to Prometheus.
 
+mod connections;
 pub mod families;
+mod frames;
 mod gauges;
 mod maker;
 pub mod server;
+mod service;
 mod timer;
