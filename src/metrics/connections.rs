@@ -59,7 +59,6 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    #[expect(clippy::too_many_lines, reason = "a table, one entry for each family")]
     pub(super) fn new(make: &Maker) -> Result<Self, Error> {
         let endpoints = Endpoint::ALL.map(Endpoint::as_str);
         Ok(Self {
