@@ -130,6 +130,23 @@ fn connections_that_are_still_in_http_are_told_and_no_other_comes_in() {
 }
 
 #[test]
+fn the_metrics_say_that_it_is_ready_until_the_signal_to_stop() {
+    let mut relay = Relay::with("[drain]\nspread = \"1ms\"\n");
+    assert!(is(relay.metrics().get("ready"), 1));
+    relay.signal("HUP");
+    relay.wait_for_event("reloaded");
+    assert!(is(relay.metrics().get("ready"), 1), "a reload keeps it ready");
+    let mut binary = Client::binary(&relay, "ready");
+    let _slow = stalled_phone(&relay, &mut binary, "ready");
+    relay.signal("TERM");
+    relay.wait_for_event("draining");
+    let during = relay.metrics();
+    assert!(is(during.get("ready"), 0) && is(during.get("connected_phones"), 1));
+    relay.signal("TERM");
+    assert_eq!(relay.wait_for_exit().code(), Some(0));
+}
+
+#[test]
 fn every_server_id_is_closed_at_its_own_moment_within_the_spread() {
     const SERVERS: usize = 20;
     let mut relay = Relay::with("[drain]\nspread = \"2s\"\n");

@@ -130,8 +130,10 @@ fn every_series_is_there_at_zero_on_a_fresh_start() {
     expected.extend(list("tracked_addresses", "table", &["upgrades", "connections"]));
     for name in [
         "handshakes_in_progress",
+        "ready",
         "connections_limit",
         "handshakes_limit",
+        "queued_bytes_limit",
         "certificate_expiry_timestamp_seconds",
         "grace_expiries_total",
         "reclaims_total",
@@ -296,6 +298,17 @@ fn the_facts_without_labels_move_their_family_only() {
     assert_eq!(
         moved(&families, Observer::push_wake_off),
         expect(&[("push_wakes_total{outcome=\"off\"}", 1.0)])
+    );
+}
+
+#[test]
+fn what_the_service_sets_shows() {
+    let families = fresh();
+    assert_eq!(moved(&families, |f| f.ready(true)), expect(&[("ready", 1.0)]));
+    assert_eq!(moved(&families, |f| f.ready(false)), expect(&[("ready", -1.0)]));
+    assert_eq!(
+        moved(&families, |f| f.queues_limit(1 << 28)),
+        expect(&[("queued_bytes_limit", 268_435_456.0)])
     );
 }
 

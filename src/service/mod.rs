@@ -127,6 +127,7 @@ pub fn run(loaded: &Loaded, passed: Passed, log: event::Handle, load: Load) -> R
         let notes = Arc::clone(&running.notes);
         let manager = Manager::start(&executor, &running.hub, notes, running.doorway.executor());
         let manager = Arc::new(manager);
+        running.families.ready(true);
         manager.tell(systemd::ready);
         event::ready();
         let drain = loaded.config.drain.clone();
@@ -160,6 +161,7 @@ async fn shut_down(
     executor: &Executor<'static>,
     signals: &mut Signals,
 ) -> Result<(), ServiceError> {
+    running.families.ready(false);
     manager.tell(systemd::stopping);
     let extending = manager.extend_timeout(executor);
     let began = Instant::now();

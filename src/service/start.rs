@@ -41,7 +41,7 @@ pub(super) struct Running {
     pub(super) doorway: Doorway,
     pub(super) accepting: Accepting,
     pub(super) notes: Arc<Notes>,
-    families: Arc<Families>,
+    pub(super) families: Arc<Families>,
     tls: Option<Arc<Tls>>,
     /// To the client of a certificate authority, if there is one: try again.
     acme: Option<Sender<()>>,
@@ -66,6 +66,7 @@ impl Running {
         let census = Arc::new(HubCensus::default());
         let families = Arc::new(Families::new(census.clone()).map_err(ServiceError::Metrics)?);
         families.limits(capacity.connections, capacity.handshakes);
+        families.queues_limit(config.limits.all_queues);
         let notes = Arc::<Notes>::default();
         let hearing = Hearing { families: Arc::clone(&families), notes: Arc::clone(&notes) };
         let Opened { tls, acme } = tls::open(material, loaded, Arc::new(hearing))?;

@@ -94,7 +94,11 @@ fn notify(state: &[NotifyState<'_>]) -> io::Result<()> {
 
 /// As [`notify`], to the socket of this name: a path, or one of the abstract ones that begin with `@`.
 fn send(socket: &OsStr, state: &[NotifyState<'_>]) -> io::Result<()> {
-    let message: String = state.iter().map(|assignment| format!("{assignment}\n")).collect();
+    let mut message = String::new();
+    for assignment in state {
+        message.push_str(&assignment.to_string());
+        message.push('\n');
+    }
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(socket)?,

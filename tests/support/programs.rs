@@ -5,8 +5,13 @@ use std::process::{Command, Stdio};
 
 /// What a program said that was started with these arguments and this input, within a bounded time.
 pub fn said(program: &str, arguments: &[&str], input: &str) -> Option<String> {
+    ran(program, arguments, input).map(|(_, said)| said)
+}
+
+/// The same, and whether it was content.
+pub fn ran(program: &str, arguments: &[&str], input: &str) -> Option<(bool, String)> {
     let mut child = match Command::new("timeout")
-        .arg("20")
+        .arg("120")
         .arg(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -30,5 +35,5 @@ pub fn said(program: &str, arguments: &[&str], input: &str) -> Option<String> {
         !(is_missing && std::env::var_os("PYRYCODE_RELAY_REQUIRE_PROGRAMS").is_some()),
         "{program} is not installed: {said}"
     );
-    (!is_missing).then_some(said)
+    (!is_missing).then_some((output.status.success(), said))
 }
