@@ -11,7 +11,7 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -94,16 +94,15 @@ fn notify(state: &[NotifyState<'_>]) -> io::Result<()> {
 
 /// As [`notify`], to the socket of this name: a path, or one of the abstract ones that begin with `@`.
 fn send(socket: &OsStr, state: &[NotifyState<'_>]) -> io::Result<()> {
-    let mut message = String::new();
+    let mut message = Vec::new();
     for assignment in state {
-        message.push_str(&assignment.to_string());
-        message.push('\n');
+        writeln!(message, "{assignment}")?;
     }
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(socket)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address).map(drop)
+    UnixDatagram::unbound()?.send_to_addr(&message, &address).map(drop)
 }
 
 /// Whether somebody listens: without `NOTIFY_SOCKET`, everything here does nothing.
