@@ -18,7 +18,7 @@ pub fn credentials(_: &Given) {
     let plain = fs::read_to_string(CONFIG).unwrap();
     ok(&format!(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=relay.example.com \
-         -addext subjectAltName=DNS:relay.example.com,IP:127.0.0.1 -keyout {TLS}/privkey.pem -out {TLS}/fullchain.pem && \
+         -addext subjectAltName=DNS:relay.example.com,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE -keyout {TLS}/privkey.pem -out {TLS}/fullchain.pem && \
          chmod 600 {TLS}/*.pem"
     ));
     configure(|text| {

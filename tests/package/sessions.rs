@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::client::{self, Client, binary_headers, phone_headers};
 use crate::support::http;
@@ -45,7 +45,7 @@ pub struct Back {
     /// Connections that were refused before one was taken.
     pub refused: usize,
     /// When the room was served again.
-    pub when: Instant,
+    pub when: SystemTime,
 }
 
 /// Rooms that come back by themselves after they were closed.
@@ -60,7 +60,7 @@ impl Rooms {
                 let id = room.id.clone();
                 let told = room.closed();
                 let refused = until_it_is_taken(&id);
-                Back { told, refused, when: Instant::now() }
+                Back { told, refused, when: SystemTime::now() }
             })
         };
         Self(rooms.into_iter().map(come_back).collect())
