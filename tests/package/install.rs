@@ -10,6 +10,8 @@ use crate::system::{
     process_after, property, series, set,
 };
 
+const DOCUMENTATION: &str = "/usr/share/doc/pyrycode-relay";
+
 /// `apt install` as the README has it; without a network, as everything in here.
 pub fn apt_install(package: &Path, options: &str) -> String {
     ok(&format!("DEBIAN_FRONTEND=noninteractive apt-get install -y {options} {}", package.display()))
@@ -39,26 +41,37 @@ pub fn install(given: &Given) {
     assert!(ready.contains("\n_COMM=pyrycode-relay\n") && ready.contains("\nPRIORITY=6\n"), "{ready}");
 }
 
-/// What documentation points at is there.
-pub fn examples(_: &Given) {
-    let root = "/usr/share/doc/pyrycode-relay";
-    let mut checked = 0;
-    for page in fs::read_dir(root).expect("documentation") {
-        let path = page.unwrap().path();
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        let ends = |c: char| c.is_whitespace() || "`'\"),;".contains(c);
-        for (start, _) in text.match_indices("/usr/share/doc/pyrycode-relay/") {
-            let name = text[start..].split(ends).next().unwrap_or_default().trim_end_matches('.');
-            let name = name.split('#').next().unwrap_or_default();
-            assert!(Path::new(name).exists(), "{}: {name}", path.display());
-            checked += 1;
+/// What the installed pages point at is there.
+pub fn documentation(_: &Given) {
+    let pages = ok(&format!("find {DOCUMENTATION} -name '*.md'"));
+    let pages: Vec<_> = pages.lines().map(Path::new).collect();
+    let mut links = 0;
+    let mut broken = Vec::new();
+    for page in &pages {
+        let text = fs::read_to_string(page).expect("text");
+        let directory = page.parent().expect("a directory");
+        let relative = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        let relative = relative.filter(|link| !link.is_empty() && !link.contains("://"));
+        // Debian has the licence in the file `copyright`.
+        for link in relative.filter(|link| *link != "LICENSE") {
+            links += 1;
+            if !directory.join(link).exists() {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+        let ends = |c: char| c.is_whitespace() || "`'\"),;#".contains(c);
+        for (start, _) in text.match_indices(DOCUMENTATION) {
+            let path = text[start..].split(ends).next().unwrap_or_default().trim_end_matches('.');
+            links += 1;
+            if !Path::new(path).exists() {
+                broken.push(format!("{}: {path}", page.display()));
+            }
         }
     }
-    // LATER assert!(checked > 0, "no page names an example");
-    for name in
-        ["prometheus/agent.yml", "prometheus/rules.yml", "grafana/dashboard.json", "systemd/locked-down.conf"]
-    {
-        assert!(Path::new(root).join("examples").join(name).exists(), "{name}");
+    assert_eq!(broken, Vec::<String>::new());
+    assert!(links > 50 && pages.len() > 10, "{links} in {} pages", pages.len());
+    for manual in ["pyrycode-relay.8", "pyrycode-relay.toml.5"] {
+        assert_eq!(ok(&format!("zcat /usr/share/man/man*/{manual}.gz | grep -c '^\\.TH'")).trim(), "1");
     }
 }
 

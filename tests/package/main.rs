@@ -44,7 +44,7 @@ type Step = (&'static str, fn(&Given));
 const STEPS: &[Step] = &[
     ("before anything is installed", leftovers::note),
     ("apt installs, enables and starts it", install::install),
-    ("every shipped example stands where the documentation says", install::examples),
+    ("what the documentation points at is there", install::documentation),
     ("a Prometheus agent scrapes it", prometheus::scraped),
     ("an edited configuration: check, reload, restart", install::edited),
     ("a reload with a broken configuration is refused", faults::broken_reload),

@@ -15,7 +15,7 @@ pub(crate) const RULES_TEST: &str = "packaging/prometheus/rules_test.yml";
 pub(crate) const AGENT: &str = "packaging/prometheus/agent.yml";
 pub(crate) const DASHBOARD: &str = "packaging/grafana/dashboard.json";
 pub(crate) const ALERTS: &str = "docs/alerts.md";
-pub(crate) const RUNBOOK: &str = "file:///usr/share/doc/pyrycode-relay/alerts.md#";
+pub(crate) const RUNBOOK: &str = "file:///usr/share/doc/pyrycode-relay/docs/alerts.md#";
 
 /// Where a file of the repository is.
 pub(crate) fn path(name: &str) -> PathBuf {
