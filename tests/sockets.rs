@@ -219,6 +219,7 @@ fn what_systemd_says_of_its_sockets_must_be_true() {
             "LISTEN_PID=1 LISTEN_FDS=1 LISTEN_FDNAMES=public",
             "to process 1 (LISTEN_PID), and this is process ",
         ),
+        ("LISTEN_FDS=1 LISTEN_FDNAMES=public", "LISTEN_FDS is set without LISTEN_PID"),
         ("LISTEN_PID=$$ LISTEN_FDS=many", &format!("{cannot}invalid LISTEN_FDS")),
         (
             "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=public:metrics",

@@ -115,11 +115,11 @@ tables! {
         /// For mode `"files"`: the certificate chain in PEM, the relay's own certificate first, then its issuers,
         /// without the root. `"credential:NAME"` names a systemd credential.
         certificate: Option<String> = None, Optional(checked(PEM_FILE, path_or_credential)),
-            example "\"/etc/pyrycode-relay/tls/fullchain.pem\"";
+            example "\"credential:tls_fullchain.pem\"";
         /// For mode `"files"`: the private key in PEM (PKCS#8, SEC1 or PKCS#1). Nobody else may be able to read it
         /// (0600, or 0640 with a group of the relay's own). `"credential:NAME"` names a systemd credential.
         key: Option<String> = None, Optional(checked(PEM_FILE, path_or_credential)),
-            example "\"/etc/pyrycode-relay/tls/privkey.pem\"";
+            example "\"credential:tls_privkey.pem\"";
         /// The host names that are served; a request for another one gets 421. Mode `"acme"` needs them, and gets a
         /// certificate for all of them; in mode `"files"` any host is served without them. Each stands once, in
         /// punycode if it is not ASCII, without wildcard, port or trailing dot. IPv6 addresses cannot stand here.
@@ -140,7 +140,7 @@ tables! {
         /// For mode `"acme"`: a file with certificates in PEM that vouch for the directory's server, beside those
         /// that the system trusts: for an authority of your own.
         directory_ca: Option<String> = None, Optional(checked("an absolute path", absolute_path)),
-            example "\"/etc/pyrycode-relay/tls/authority.pem\"";
+            example "\"/etc/pyrycode-relay/authority.pem\"";
         /// For mode `"acme"`: where account and certificate are kept. If not set, `/var/lib/pyrycode-relay/acme`. It
         /// is made if it is not there; others must not be able to look into it (0700).
         state: Option<String> = None, Optional(checked("an absolute path", absolute_path)),

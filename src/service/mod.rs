@@ -89,7 +89,8 @@ impl std::fmt::Display for ServiceError {
                     }
                     io::ErrorKind::PermissionDenied => write!(
                         f,
-                        "; a port below 1024 needs CAP_NET_BIND_SERVICE: see AmbientCapabilities= in systemd.exec(5)"
+                        "; a port below 1024 needs CAP_NET_BIND_SERVICE (privileged-port.conf among the package's \
+                         examples; AmbientCapabilities= in systemd.exec(5)), or a socket that systemd opens"
                     ),
                     _ => Ok(()),
                 }

@@ -113,8 +113,11 @@ impl Passed {
             MetricsListen::Systemd(name) => claim(METRICS, name, &metrics_problem),
         };
         // A key that names a socket already cannot name this one.
-        let free = if listen.public.socket_name().is_some() { METRICS } else { PUBLIC };
-        problems.extend(sockets.iter().map(|socket| (free, unclaimed(socket))));
+        let key = |socket: &Socket| match listen.public.socket_name() {
+            None if socket.name != "metrics" => PUBLIC,
+            _ => METRICS,
+        };
+        problems.extend(sockets.iter().map(|socket| (key(socket), unclaimed(socket, key(socket)))));
         match public {
             Some(public) if problems.is_empty() => Ok(Places { public, metrics }),
             _ => Err(loaded.problems(problems)),
@@ -135,7 +138,11 @@ impl Socket {
 /// What keeps sockets that were passed from being this process's: they are meant for another one.
 fn misdirected() -> Option<String> {
     env::var_os("LISTEN_FDS")?;
-    let process = env::var("LISTEN_PID").ok()?;
+    let Ok(process) = env::var("LISTEN_PID") else {
+        return Some(
+            "LISTEN_FDS is set without LISTEN_PID, so nothing says whose the sockets are".to_owned(),
+        );
+    };
     (process != std::process::id().to_string()).then(|| {
         format!(
             "systemd passed its sockets to process {process} (LISTEN_PID), and this is process {}; have the unit start the \
@@ -188,12 +195,12 @@ fn claimed(
     }
 }
 
-fn unclaimed(socket: &Socket) -> String {
+fn unclaimed(socket: &Socket, key: &str) -> String {
     format!(
-        "systemd passed a socket that no key names, {}; write listen.public = \"systemd:{name}\" or listen.metrics = \
-         \"systemd:{name}\", or take its socket unit away from this service (systemctl disable --now)",
+        "systemd passed a socket that no key names, {}; write {key} = \"systemd:{}\", or take its socket unit away from \
+         this service (systemctl disable --now)",
         socket.described(),
-        name = socket.name,
+        socket.name,
     )
 }
 

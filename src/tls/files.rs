@@ -143,7 +143,8 @@ fn read(value: &str, credentials: Option<&Path>, secret: bool) -> Result<Vec<u8>
                 "; the user that the relay runs as must be able to read it, and to enter the directories above it"
             }
             io::ErrorKind::NotFound if value.starts_with(CREDENTIAL) => {
-                "; the unit needs a LoadCredential= with that name, see systemd.exec(5)"
+                "; put the file (not a link) into /etc/pyrycode-relay/tls, from where the shipped unit passes it with \"tls_\" \
+                 before its name, or give the unit a LoadCredential= with this one, see systemd.exec(5)"
             }
             _ => "",
         };

@@ -37,6 +37,9 @@ pub fn broken_reload(_: &Given) {
     configure(|text| set(&text, "session", "grace", "\"30 parsecs\""));
     let (code, said) = sh(&format!("systemctl reload {UNIT}"));
     assert_ne!(code, 0, "{said}");
+    // The relay was asked as well, and says so where it is looked for.
+    journal_says(&mark, "reload_failed");
+    assert!((series("pyrycode_relay_reloads_total{outcome=\"failed\"}") - 1.0).abs() < f64::EPSILON);
     let expected =
         format!("{CONFIG}:{}: session.grace: \"30 parsecs\" is not a duration", line_of("parsecs"));
     journal_says(&mark, &expected);

@@ -3,10 +3,10 @@
 use std::fs;
 
 use crate::Given;
-use crate::sessions::silent;
-use crate::support::eventually_within;
+use crate::install::apt_install;
+use crate::sessions::Knocking;
 use crate::system::{
-    CONFIG, PATIENCE, UNIT, configure, cursor, journal_says, ok, probed, process_after, property, set, sh,
+    CONFIG, UNIT, configure, cursor, journal_says, ok, probed, process_after, property, set, sh,
 };
 
 const DROP_INS: &str = "/etc/systemd/system/pyrycode-relay.service.d";
@@ -14,13 +14,14 @@ const EXAMPLES: &str = "/usr/share/doc/pyrycode-relay/examples/systemd";
 const SYSCTL: &str = "/etc/sysctl.d/60-pyrycode-relay.conf";
 const TLS: &str = "/etc/pyrycode-relay/tls";
 
+/// Makes a certificate; where key and certificate go is to be added.
+const CERTIFICATE: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
+     -subj /CN=relay.example.com -addext subjectAltName=DNS:relay.example.com,IP:127.0.0.1 \
+     -addext basicConstraints=critical,CA:FALSE";
+
 pub fn credentials(_: &Given) {
     let plain = fs::read_to_string(CONFIG).unwrap();
-    ok(&format!(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=relay.example.com \
-         -addext subjectAltName=DNS:relay.example.com,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE -keyout {TLS}/privkey.pem -out {TLS}/fullchain.pem && \
-         chmod 600 {TLS}/*.pem"
-    ));
+    ok(&format!("{CERTIFICATE} -keyout {TLS}/privkey.pem -out {TLS}/fullchain.pem && chmod 600 {TLS}/*.pem"));
     configure(|text| {
         let text = set(&text, "tls", "mode", "\"files\"");
         let text = set(&text, "tls", "certificate", "\"credential:tls_fullchain.pem\"");
@@ -30,8 +31,11 @@ pub fn credentials(_: &Given) {
     let said = ok(&format!("pyrycode-relay probe --ca {TLS}/fullchain.pem wss://127.0.0.1:8080"));
     assert!(said.contains("ok"), "{said}");
     // Whoever runs as the service cannot read the file itself.
-    let owner = property(UNIT, "UID");
-    assert_ne!(owner, "0");
+    let account = property(UNIT, "UID");
+    let (code, read) =
+        sh(&format!("setpriv --reuid={account} --regid={account} --clear-groups cat {TLS}/privkey.pem"));
+    assert!(account != "0" && code != 0, "{account}: {read}");
+    assert!(read.contains("Permission denied"), "{read}");
     ok(&format!("rm {TLS}/privkey.pem {TLS}/fullchain.pem"));
     fs::write(CONFIG, plain).unwrap();
     ok(&format!("systemctl restart {UNIT}"));
@@ -73,17 +77,103 @@ pub fn open_metrics_socket(_: &Given) {
     let (code, said) = sh(&format!("systemctl start {UNIT}"));
     assert_ne!(code, 0, "{said}");
     journal_says(&mark, "listen.metrics: the socket that systemd passed listens on 0.0.0.0:9090");
-    // A configuration that is refused does not mend itself: nothing is tried again.
-    assert!(property(UNIT, "ExecMainStatus") == "78", "{}", property(UNIT, "ExecMainStatus"));
+    assert_eq!(property(UNIT, "ExecMainStatus"), "78");
     fs::remove_dir_all(directory).unwrap();
     ok("systemctl stop 'pyrycode-relay*.socket'");
     ok(&format!("systemctl daemon-reload && systemctl reset-failed && systemctl start {UNIT}"));
     probed();
 }
 
-pub fn default_again(_: &Given) {
+/// What an operator put there, and the package therefore leaves.
+pub fn take_the_drop_ins_away() {
     fs::remove_dir_all(DROP_INS).unwrap();
     fs::remove_file(SYSCTL).unwrap();
+}
+
+/// An account that stays, and a group that can read the key: a new certificate is taken up without a restart, and an upgrade and
+/// a boot leave the files as they are.
+pub fn account_that_stays(given: &Given) {
+    let plain = fs::read_to_string(CONFIG).unwrap();
+    let hook = || {
+        ok(&format!(
+            "mkdir -p /run/lineage && {CERTIFICATE} -keyout /run/lineage/privkey.pem -out /run/lineage/fullchain.pem && \
+             RENEWED_LINEAGE=/run/lineage {EXAMPLES}/../certbot/deploy-hook"
+        ))
+    };
+    // As the comments of the file say.
+    ok(&format!(
+        "systemctl stop {UNIT} && install -D -m 0644 {EXAMPLES}/sysusers.conf /etc/sysusers.d/pyrycode-relay.conf && \
+         systemd-sysusers"
+    ));
+    hook();
+    configure(|text| {
+        let text = set(&text, "tls", "mode", "\"files\"");
+        let text = set(&text, "tls", "certificate", &format!("\"{TLS}/fullchain.pem\""));
+        set(&text, "tls", "key", &format!("\"{TLS}/privkey.pem\""))
+    });
+    ok(&format!("systemctl start {UNIT}"));
+    let served = || ok(&format!("pyrycode-relay probe --ca {TLS}/fullchain.pem wss://127.0.0.1:8080"));
+    served();
+    let account = ok("id -u pyrycode-relay");
+    let pid = property(UNIT, "MainPID");
+    assert_eq!(ok(&format!("stat --format=%u /proc/{pid}")), account);
+    let mark = cursor();
+    hook();
+    journal_says(&mark, "reloaded");
+    served();
+    assert_eq!(property(UNIT, "MainPID"), pid, "nobody was disconnected");
+    apt_install(&given.successor, "--allow-downgrades");
+    served();
+    ok(&format!("systemd-tmpfiles --create && systemctl restart {UNIT}"));
+    served();
+    apt_install(&given.package, "--allow-downgrades");
+    served();
+    fs::write(CONFIG, plain).unwrap();
+    ok(&format!(
+        "systemctl stop {UNIT} && rm -r /run/lineage /etc/sysusers.d/pyrycode-relay.conf {TLS}/*.pem && \
+         userdel pyrycode-relay && rm -rf /var/lib/pyrycode-relay && chgrp root {TLS} && chmod 700 {TLS} && \
+         systemctl start {UNIT}"
+    ));
+    probed();
+}
+
+/// A port that only a capability opens.
+pub fn privileged_port(_: &Given) {
+    let plain = fs::read_to_string(CONFIG).unwrap();
+    configure(|text| set(&text, "listen", "public", "\"127.0.0.1:443\""));
+    let mark = cursor();
+    let (code, said) = sh(&format!("systemctl restart {UNIT}"));
+    assert_ne!(code, 0, "{said}");
+    journal_says(&mark, "privileged-port.conf");
+    ok(&format!("install -D -m 0644 {EXAMPLES}/privileged-port.conf {DROP_INS}/privileged-port.conf"));
+    ok(&format!("systemctl daemon-reload && systemctl restart {UNIT}"));
+    assert!(ok("pyrycode-relay probe ws://127.0.0.1:443").contains("the relay works"));
+    fs::remove_dir_all(DROP_INS).unwrap();
+    fs::write(CONFIG, plain).unwrap();
+    ok(&format!("systemctl daemon-reload && systemctl restart {UNIT}"));
+    probed();
+}
+
+/// A configuration that is refused keeps nobody out for longer than it takes to mend it.
+pub fn broken_while_clients_wait(_: &Given) {
+    let good = fs::read_to_string(CONFIG).unwrap();
+    let knocking = Knocking::start(4);
+    let mark = cursor();
+    configure(|text| set(&text, "session", "grace", "\"30 parsecs\""));
+    let (code, said) = sh(&format!("systemctl restart {UNIT}"));
+    assert_ne!(code, 0, "{said}");
+    journal_says(&mark, "restart counter is at 3");
+    fs::write(CONFIG, good).unwrap();
+    ok(&format!("systemctl restart {UNIT}"));
+    probed();
+    let knocks = knocking.stop();
+    println!("   {} knocks were answered, {} late", knocks.answered, knocks.late);
+    assert_eq!(knocks.refused, Vec::<String>::new());
+    assert!(knocks.late >= 4, "{}", knocks.late);
+}
+
+pub fn default_again(_: &Given) {
+    take_the_drop_ins_away();
     configure(|text| {
         let text = set(&text, "listen", "public", "\"127.0.0.1:8080\"");
         set(&text, "listen", "metrics", "\"127.0.0.1:9090\"")
@@ -93,8 +183,4 @@ pub fn default_again(_: &Given) {
     ));
     ok(&format!("systemctl daemon-reload && systemctl restart {UNIT}"));
     probed();
-    let connection = silent();
-    eventually_within(PATIENCE, "the connection is there", || {
-        connection.peer_addr().map_err(|error| error.to_string())
-    });
 }

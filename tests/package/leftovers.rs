@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpStream;
 
 use crate::Given;
-use crate::system::{CONFIG, UNIT, ok, property, sh};
+use crate::forms;
+use crate::system::{CONFIG, METRICS, PUBLIC, UNIT, ok, property, sh};
 
 const NOTED: &str = "/run/before-the-package";
 
@@ -41,16 +43,24 @@ pub fn note(_: &Given) {
     );
 }
 
-pub fn none(_: &Given) {
+pub fn none(given: &Given) {
     assert_eq!(property(UNIT, "ActiveState"), "active");
+    // What runs when it is removed is the form with most units.
+    forms::locked_down(given);
+    forms::take_the_drop_ins_away();
     assert!(sh("ls -A /var/lib/private/pyrycode-relay").0 == 0, "its state directory");
-    // Like the directory that an authority's certificates are kept in.
+    // Like what an authority's certificates are kept in, and like what somebody else's are.
+    ok("touch /etc/pyrycode-relay/tls/privkey.pem");
     ok(
         "mkdir -m 0700 /var/lib/private/pyrycode-relay/acme && touch /var/lib/private/pyrycode-relay/acme/account",
     );
     ok("DEBIAN_FRONTEND=noninteractive apt-get remove -y pyrycode-relay");
     assert_eq!(sh(&format!("systemctl is-active {UNIT}")).1.trim(), "inactive");
-    assert_eq!(sh("pgrep -x pyrycode-relay; ls /usr/bin/pyrycode-relay").0, 2, "neither process nor program");
+    assert_eq!(sh("cat /proc/[0-9]*/comm | grep -x pyrycode-relay").0, 1, "no process");
+    assert_eq!(sh("ls /usr/bin/pyrycode-relay").0, 2, "no program");
+    for address in [PUBLIC, METRICS] {
+        assert!(TcpStream::connect(address).is_err(), "{address} is closed");
+    }
     assert!(fs::read_to_string(CONFIG).unwrap().contains("upgrade_burst = 1000"), "the configuration stays");
     assert!(sh("ls /var/lib/private/pyrycode-relay/acme/account").0 == 0, "so does the state");
     ok("DEBIAN_FRONTEND=noninteractive apt-get purge -y pyrycode-relay");

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::DEADLINE;
 use crate::support::client::{self, Client, binary_headers, phone_headers};
 use crate::support::http;
-use crate::support::{DEADLINE, connect_from};
 use crate::system::{PUBLIC, address};
 
 /// A binary and its phone.
@@ -100,8 +100,10 @@ pub struct Knocking {
 /// What came of knocking.
 #[derive(Default)]
 pub struct Knocks {
-    /// Answers, whatever they said.
+    /// Answers that all is well.
     pub answered: usize,
+    /// Answers that the relay is draining: to those whom it had let in already.
+    pub draining: usize,
     /// Those of them that took longer than a tenth of a second.
     pub late: usize,
     /// Connections that were refused or broken off.
@@ -125,6 +127,7 @@ impl Knocking {
         for thread in self.threads {
             let knocks = thread.join().expect("knocks");
             all.answered += knocks.answered;
+            all.draining += knocks.draining;
             all.late += knocks.late;
             all.refused.extend(knocks.refused);
         }
@@ -137,7 +140,9 @@ fn knock_until(stop: &AtomicBool) -> Knocks {
     while !stop.load(Ordering::SeqCst) {
         let began = Instant::now();
         match health(address(PUBLIC)) {
-            Ok(()) => knocks.answered += 1,
+            Ok(200) => knocks.answered += 1,
+            Ok(503) => knocks.draining += 1,
+            Ok(status) => knocks.refused.push(format!("status {status}")),
             Err(error) => knocks.refused.push(error),
         }
         knocks.late += usize::from(began.elapsed() > Duration::from_millis(100));
@@ -146,7 +151,8 @@ fn knock_until(stop: &AtomicBool) -> Knocks {
     knocks
 }
 
-fn health(address: SocketAddr) -> Result<(), String> {
+/// The status of `/healthz`, or what came instead of an answer.
+fn health(address: SocketAddr) -> Result<u16, String> {
     use std::io::{Read, Write};
 
     let mut stream = TcpStream::connect(address).map_err(|error| format!("connect: {error}"))?;
@@ -155,10 +161,6 @@ fn health(address: SocketAddr) -> Result<(), String> {
     stream.write_all(request.as_bytes()).map_err(|error| format!("write: {error}"))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(|error| format!("read: {error}"))?;
-    if answer.starts_with("HTTP/1.1 ") { Ok(()) } else { Err(format!("answer: {answer:?}")) }
-}
-
-/// A connection that stays open and says nothing yet.
-pub fn silent() -> TcpStream {
-    connect_from(std::net::Ipv4Addr::LOCALHOST, address(PUBLIC))
+    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    status.ok_or_else(|| format!("answer: {answer:?}"))
 }

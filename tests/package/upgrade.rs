@@ -6,9 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Given;
 use crate::install::apt_install;
-use crate::sessions::{Back, Knocking, Rooms};
+use crate::sessions::{Back, Knocking, Knocks, Rooms};
 use crate::system::{CONFIG, UNIT, ok, probed, process_after, property, series};
 
+/// Those who knock at the same time.
+const KNOCKERS: usize = 8;
 /// Server-ids that are open meanwhile.
 const ROOMS: usize = 8;
 /// `drain.spread`, which is what clients are told to wait at most.
@@ -74,13 +76,16 @@ pub fn without_a_refusal(_: &Given) {
     let pid = process_after("");
     // They hold the drain up, so that there is a time when nobody accepts.
     let rooms = Rooms::open(ROOMS);
-    let knocking = Knocking::start(8);
+    let knocking = Knocking::start(KNOCKERS);
     ok(&format!("systemctl restart {UNIT}"));
     assert_ne!(process_after(&pid), pid);
     let back = rooms.back();
     let knocks = knocking.stop();
-    println!("   {} knocks were answered, {} of them late", knocks.answered, knocks.late);
+    let Knocks { answered, draining, late, .. } = &knocks;
+    println!("   {answered} knocks were answered, {late} late; {draining} had been let in before the drain");
     assert_eq!(knocks.refused, Vec::<String>::new());
-    assert!(knocks.late > 0 && knocks.answered > knocks.late, "{} of {}", knocks.late, knocks.answered);
+    assert!(*late > 0 && answered > late, "{late} of {answered}");
+    // At most the one that each of them had open.
+    assert!(*draining <= KNOCKERS, "{draining}");
     assert!(back.iter().all(|back| back.refused == 0));
 }

@@ -117,8 +117,20 @@ fn about(command: &Command) -> String {
 
 /// The sentence as it stands behind a name and a dash.
 fn in_a_sentence(sentence: &str) -> String {
-    let mut letters = sentence.trim_end_matches('.').chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+    let sentence = sentence.trim_end_matches('.');
+    let mut letters = sentence.chars();
+    match letters.next() {
+        // A name such as WebSocket stays as it is.
+        Some(first)
+            if !sentence
+                .split(' ')
+                .next()
+                .is_some_and(|word| word.chars().skip(1).any(char::is_uppercase)) =>
+        {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => sentence.to_owned(),
+    }
 }
 
 /// How a command is called.

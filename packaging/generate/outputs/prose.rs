@@ -14,7 +14,8 @@ pub(super) const FILE_HEADER: &[&str] = &[
      is said; sizes `\"512B\"`, `\"64KiB\"`, `\"4MiB\"` or `\"1GiB\"`.",
     "Check the file with `pyrycode-relay check`, then restart the relay (`systemctl restart pyrycode-relay`). \
      `systemctl reload pyrycode-relay` is enough for `log.level` and, with `tls.mode = \"files\"`, for \
-     `tls.certificate`, `tls.key` and `tls.domains`. The manual: pyrycode-relay.toml(5).",
+     `tls.certificate`, `tls.key` and `tls.domains`; new contents of a credential take a restart. The manual: \
+     pyrycode-relay.toml(5).",
 ];
 
 /// Where the configuration comes from.
@@ -46,7 +47,7 @@ pub(super) const CHECKING: &[&str] = &[
 pub(super) const READING_AGAIN: &[&str] = &[
     "The file is read when the relay starts. On SIGHUP (`systemctl reload`) it is read again, and `log.level` takes \
      effect; with `tls.mode = \"files\"`, so do `tls.certificate`, `tls.key` and `tls.domains`, and the files \
-     themselves. Everything else needs a restart: another key that has changed stays as it was, and the event \
+     themselves, but not credentials, which systemd passes once, at the start. Everything else needs a restart: another key that has changed stays as it was, and the event \
      `reloaded` names it under `needs_restart`. If the file, or the certificate, has become bad, everything stays as \
      it was, the level too, and the event `reload_failed`, the line of `systemctl status` and the metric \
      `reloads_total` say so.",
