@@ -57,11 +57,10 @@ fn problems(
     problems
 }
 
-/// The lines in fenced blocks of a language, and what stands between the blocks.
+/// The fenced blocks of a language.
 fn blocks(page: &'static str, language: &str) -> Vec<&'static str> {
-    let mut pieces = page.split("```").skip(1).step_by(2);
     let mut found = Vec::new();
-    while let Some(piece) = pieces.next() {
+    for piece in page.split("```").skip(1).step_by(2) {
         let (info, block) = piece.split_once('\n').expect("a block");
         if info == language {
             found.push(block);
@@ -192,7 +191,7 @@ fn every_key_of_the_configuration_exists() {
     let of_a_table = |text: &str| {
         let (table, name) = text.split(" = ").next()?.split_once('.')?;
         let table = tables().iter().any(|known| known.name == table);
-        (table && is_word(name)).then(|| format!("{}", text.split(" = ").next().unwrap()))
+        (table && is_word(name)).then(|| text.split(" = ").next().unwrap().to_owned())
     };
     let named = |page| quoted(page).iter().filter_map(|text| of_a_table(text)).collect();
     let judge = |path: &str| (!paths.contains(path)).then(|| format!("there is no {path}"));
