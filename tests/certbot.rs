@@ -35,7 +35,8 @@ fn run(lineage: &Path, tls: &Path, systemctl: &str, group: &str, only_for: &str)
 /// Runs it where the relay's account stays, and `systemctl` does what the real one does.
 fn hook(lineage: &Path, tls: &Path, relay: &Relay, only_for: &str) -> Output {
     let group = std::fs::metadata(lineage).unwrap().gid().to_string();
-    let systemctl = format!("[ \"$*\" = \"reload pyrycode-relay\" ] && kill -HUP {}", relay.pid());
+    let systemctl =
+        format!("[ \"$*\" = \"try-reload-or-restart pyrycode-relay\" ] && kill -HUP {}", relay.pid());
     run(lineage, tls, &systemctl, &group, only_for)
 }
 

@@ -271,7 +271,8 @@ fn packaged() -> BTreeSet<String> {
     let manifest: toml::Table = read("Cargo.toml").parse().expect("the manifest");
     let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().expect("assets");
     let mut files = BTreeSet::new();
-    for asset in assets {
+    // The others are links.
+    for asset in assets.iter().filter_map(toml::Value::as_array) {
         let [source, target] = [&asset[0], &asset[1]].map(|part| part.as_str().expect("a path"));
         let (directory, pattern) = source.rsplit_once('/').unwrap_or((".", source));
         let sources = match pattern.strip_prefix('*') {

@@ -188,9 +188,9 @@ tables! {
     /// envelope (1 KiB) and what a queued frame is charged beyond its length (64 bytes), and be no larger than
     /// `limits.all_queues`. With `session.max_frame = "8MiB"`, both must be raised to at least `"8194KiB"`.
     ///
-    /// `limits.all_queues` bounds what is queued. Beside it, each connection may have one message under way, and a
-    /// phone that waits for its binary holds one more and what was read behind it: together up to twice
-    /// `session.max_frame` and 64 KiB, for as long as it waits.
+    /// `limits.all_queues` bounds what is queued. Beside it, each connection may have one message under way, which takes
+    /// up to twice `session.max_frame` if it comes in fragments; and a phone that waits for its binary holds one more
+    /// and what was read behind it: together up to twice `session.max_frame` and 64 KiB, for as long as it waits.
     limits: Limits {
         /// Phones of one server-id at the same time. The next one is closed with 4429.
         phones_per_server: usize = 16, Count { min: 1, max: 65535 };
