@@ -122,16 +122,16 @@ pub fn account_that_stays(given: &Given) {
     journal_says(&mark, "reloaded");
     served();
     assert_eq!(property(UNIT, "MainPID"), pid, "nobody was disconnected");
-    apt_install(&given.successor, "--allow-downgrades");
+    apt_install(&given.package, "--allow-downgrades");
     served();
     ok(&format!("systemd-tmpfiles --create && systemctl restart {UNIT}"));
     served();
-    apt_install(&given.package, "--allow-downgrades");
+    apt_install(&given.successor, "--allow-downgrades");
     served();
     fs::write(CONFIG, plain).unwrap();
     ok(&format!(
         "systemctl stop {UNIT} && rm -r /run/lineage /etc/sysusers.d/pyrycode-relay.conf {TLS}/*.pem && \
-         userdel pyrycode-relay && rm -rf /var/lib/pyrycode-relay && chgrp root {TLS} && chmod 700 {TLS} && \
+         rmdir --ignore-fail-on-non-empty /etc/sysusers.d && userdel pyrycode-relay && rm -rf /var/lib/pyrycode-relay && chgrp root {TLS} && chmod 700 {TLS} && \
          systemctl start {UNIT}"
     ));
     probed();
