@@ -32,6 +32,9 @@ pub fn install(given: &Given) {
         assert_eq!(property(socket, "ActiveState"), "inactive");
         assert_eq!(property(socket, "UnitFileState"), "disabled");
     }
+    let units = "pyrycode-relay.service pyrycode-relay.socket pyrycode-relay-metrics.socket";
+    assert_eq!(ok(&format!("systemd-analyze verify --man=no {units}")), "");
+    assert_eq!(ok("dpkg --verify pyrycode-relay"), "", "every file is as it was shipped");
     probed();
     assert!(page(PUBLIC, "/healthz").starts_with("{\"status\":\"ok\""));
     assert!(page(METRICS, "/metrics").contains("pyrycode_relay_build_info{"));
