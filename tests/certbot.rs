@@ -106,7 +106,7 @@ fn without_an_account_that_stays_the_files_are_for_root_and_the_relay_restarts()
     std::fs::write(lineage.join("fullchain.pem"), "certificate").unwrap();
     std::fs::write(lineage.join("privkey.pem"), "key").unwrap();
     let told = directory.path().join("told");
-    let systemctl = format!("echo \"$*\" >>{}", told.display());
+    let systemctl = format!("echo \"$*\" >>{}; [ \"$1\" != is-failed ]", told.display());
     // A directory from the time of another account is closed.
     std::fs::create_dir(&tls).unwrap();
     for _ in 0..2 {
@@ -117,5 +117,12 @@ fn without_an_account_that_stays_the_files_are_for_root_and_the_relay_restarts()
     assert_eq!(std::fs::read_to_string(tls.join("privkey.pem")).unwrap(), "key");
     assert_eq!(std::fs::read_to_string(tls.join("fullchain.pem")).unwrap(), "certificate");
     assert_eq!(std::fs::read_dir(&tls).unwrap().count(), 2);
-    assert_eq!(std::fs::read_to_string(&told).unwrap(), "try-restart pyrycode-relay\n".repeat(2));
+    let asked = "is-failed --quiet pyrycode-relay\n";
+    let said = || std::fs::read_to_string(&told).unwrap();
+    assert_eq!(said(), format!("{asked}try-restart pyrycode-relay\n").repeat(2));
+    // One that failed is started, whatever it failed for.
+    std::fs::remove_file(&told).unwrap();
+    let failed = format!("echo \"$*\" >>{}", told.display());
+    assert!(run(&lineage, &tls, &failed, "no-such-group", "").status.success());
+    assert_eq!(said(), format!("{asked}reset-failed pyrycode-relay\nstart pyrycode-relay\n"));
 }

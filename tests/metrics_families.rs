@@ -134,6 +134,7 @@ fn every_series_is_there_at_zero_on_a_fresh_start() {
         "connections_limit",
         "handshakes_limit",
         "queued_bytes_limit",
+        "certificate_wanted",
         "certificate_expiry_timestamp_seconds",
         "grace_expiries_total",
         "reclaims_total",

@@ -43,7 +43,7 @@ fn the_service_leaves_room_for_the_default_limits_and_the_drain() {
     assert!(unit.contains(&format!("need {needed};")), "a comment has the number");
     assert!(seconds(&unit, "TimeoutStopSec") > config.drain.timeout.as_secs());
     assert!(unit.contains(&format!("drain.timeout ({} s)", config.drain.timeout.as_secs())));
-    // A restart by the watchdog or after a failure never reaches the limit on starts.
+    // However often the watchdog restarts it, the limit on starts is not reached.
     let starts: u64 = value(&unit, "StartLimitBurst").parse().unwrap();
     let (interval, watchdog) =
         (value(&unit, "StartLimitIntervalSec").parse::<u64>().unwrap(), seconds(&unit, "WatchdogSec"));

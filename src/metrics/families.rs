@@ -60,6 +60,11 @@ impl Families {
         self.service.queued_bytes_limit.set(signed(bytes));
     }
 
+    /// Whether the relay speaks TLS itself.
+    pub fn speaks_tls(&self, speaks: bool) {
+        self.service.certificate_wanted.set(i64::from(speaks));
+    }
+
     /// The certificate that is shown from now on ends then.
     pub fn certificate_ends(&self, at: SystemTime) {
         self.service.certificate_expiry.set(since_1970(at));

@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{Error, IntCounter, IntGauge};
 
 use super::maker::Maker;
-#[cfg(target_os = "linux")]
 use super::process::Process;
 
 /// One handle per series.
@@ -15,6 +14,7 @@ pub(super) struct Service {
     pub(super) connections_limit: IntGauge,
     pub(super) handshakes_limit: IntGauge,
     pub(super) queued_bytes_limit: IntGauge,
+    pub(super) certificate_wanted: IntGauge,
     pub(super) certificate_expiry: IntGauge,
     pub(super) certificate_orders: [IntCounter; 2],
     pub(super) reloads: [IntCounter; 2],
@@ -23,7 +23,6 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(make: &Maker) -> Result<Self, Error> {
         make.build_info()?;
-        #[cfg(target_os = "linux")]
         make.register(Process::of_this())?;
         Ok(Self {
             ready: make.gauge(
@@ -43,6 +42,11 @@ impl Service {
             queued_bytes_limit: make.gauge(
                 "queued_bytes_limit",
                 "The most that queued_bytes may come to, both endpoints together: limits.all_queues.",
+            )?,
+            certificate_wanted: make.gauge(
+                "certificate_wanted",
+                "1 if the relay speaks TLS itself, 0 if not. With 1, and 0 in certificate_expiry_timestamp_seconds, every \
+                 client is refused.",
             )?,
             certificate_expiry: make.gauge(
                 "certificate_expiry_timestamp_seconds",

@@ -1,7 +1,7 @@
 //! Sockets that systemd has bound and passes (`sd_listen_fds(3)`).
 //!
 //! [`Passed::take`] takes over what the process was started with: each socket with the name that its unit gives it
-//! (`FileDescriptorName=`), marked close-on-exec. [`Passed::share_out`] then gives each key of `[listen]` the socket that it
+//! (`FileDescriptorName=`), marked close-on-exec. `Passed::share_out` then gives each key of `[listen]` the socket that it
 //! names. What was passed and what is configured must agree exactly: a socket that is missing, there twice, of another kind,
 //! or named by no key is refused, because a relay that listens elsewhere than its operator thinks is worse than none. The
 //! addresses that the sockets have pass the same rules as those that stand in the file (PROTOCOL § 8).
@@ -51,8 +51,8 @@ pub(super) struct Places {
 }
 
 impl Passed {
-    /// Takes what systemd passed. To be called once, before any thread is started: the environment variables that tell of
-    /// the sockets are removed, so that nobody takes them a second time.
+    /// Takes what systemd passed. To be called once, before any thread is started: variables of the environment that tell of
+    /// the sockets are removed (`LISTEN_PID`, `LISTEN_FDS`), so that nobody takes them a second time.
     #[must_use]
     pub fn take() -> Self {
         if let Some(problem) = misdirected() {

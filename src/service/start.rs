@@ -70,6 +70,7 @@ impl Running {
         let notes = Arc::<Notes>::default();
         let hearing = Hearing { families: Arc::clone(&families), notes: Arc::clone(&notes) };
         let Opened { tls, acme } = tls::open(material, loaded, Arc::new(hearing))?;
+        families.speaks_tls(tls.is_some());
         let hub = Hub::new(settings(config), families.clone());
         census.watch(&hub);
         let metrics = match metrics {

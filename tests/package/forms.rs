@@ -1,12 +1,13 @@
 //! The forms in which the relay can be run beyond the shipped one.
 
 use std::fs;
+use std::net::TcpStream;
 
 use crate::Given;
 use crate::install::apt_install;
 use crate::sessions::Knocking;
 use crate::system::{
-    CONFIG, UNIT, configure, cursor, journal_says, ok, probed, process_after, property, set, sh,
+    CONFIG, PUBLIC, UNIT, configure, cursor, journal_says, ok, probed, process_after, property, set, sh,
 };
 
 const DROP_INS: &str = "/etc/systemd/system/pyrycode-relay.service.d";
@@ -19,17 +20,38 @@ const CERTIFICATE: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_cur
      -subj /CN=relay.example.com -addext subjectAltName=DNS:relay.example.com,IP:127.0.0.1 \
      -addext basicConstraints=critical,CA:FALSE";
 
+/// As certbot runs it after a renewal.
+fn renew() {
+    ok(&format!(
+        "mkdir -p /run/lineage && {CERTIFICATE} -keyout /run/lineage/privkey.pem -out /run/lineage/fullchain.pem && \
+         RENEWED_LINEAGE=/run/lineage {EXAMPLES}/../certbot/deploy-hook && rm -r /run/lineage"
+    ));
+}
+
+/// The relay speaks TLS with the certificate that is in the directory.
+fn serves_tls() {
+    let said = ok(&format!("pyrycode-relay probe --ca {TLS}/fullchain.pem wss://127.0.0.1:8080"));
+    assert!(said.contains("the relay works"), "{said}");
+}
+
 pub fn credentials(_: &Given) {
     let plain = fs::read_to_string(CONFIG).unwrap();
-    ok(&format!("{CERTIFICATE} -keyout {TLS}/privkey.pem -out {TLS}/fullchain.pem && chmod 600 {TLS}/*.pem"));
     configure(|text| {
         let text = set(&text, "tls", "mode", "\"files\"");
         let text = set(&text, "tls", "certificate", "\"credential:tls_fullchain.pem\"");
         set(&text, "tls", "key", "\"credential:tls_privkey.pem\"")
     });
-    ok(&format!("systemctl restart {UNIT}"));
-    let said = ok(&format!("pyrycode-relay probe --ca {TLS}/fullchain.pem wss://127.0.0.1:8080"));
-    assert!(said.contains("ok"), "{said}");
+    // Without a certificate there is no relay; with the first one there is.
+    let mark = cursor();
+    assert_ne!(sh(&format!("systemctl restart {UNIT}")).0, 0);
+    journal_says(&mark, "tls.certificate: credential:tls_fullchain.pem: cannot be read");
+    assert_eq!(property(UNIT, "ActiveState"), "failed");
+    renew();
+    serves_tls();
+    let pid = process_after("");
+    renew();
+    serves_tls();
+    assert_ne!(property(UNIT, "MainPID"), pid);
     // Whoever runs as the service cannot read the file itself.
     let account = property(UNIT, "UID");
     let (code, read) =
@@ -66,6 +88,22 @@ pub fn locked_down(_: &Given) {
     }
 }
 
+/// The public socket is moved, as the guide has it, and moved back.
+pub fn another_address(_: &Given) {
+    let directory = "/etc/systemd/system/pyrycode-relay.socket.d";
+    let before = property(UNIT, "MainPID");
+    fs::create_dir_all(directory).unwrap();
+    fs::write(format!("{directory}/override.conf"), "[Socket]\nListenStream=\nListenStream=127.0.0.1:8081\n")
+        .unwrap();
+    ok("systemctl daemon-reload && systemctl restart pyrycode-relay.socket");
+    process_after(&before);
+    assert!(ok("pyrycode-relay probe ws://127.0.0.1:8081").contains("the relay works"));
+    assert!(TcpStream::connect(PUBLIC).is_err());
+    fs::remove_dir_all(directory).unwrap();
+    ok("systemctl daemon-reload && systemctl restart pyrycode-relay.socket");
+    probed();
+}
+
 /// The same rule holds for a socket that systemd opens as for an address in the file.
 pub fn open_metrics_socket(_: &Given) {
     let directory = "/etc/systemd/system/pyrycode-relay-metrics.socket.d";
@@ -94,43 +132,36 @@ pub fn take_the_drop_ins_away() {
 /// a boot leave the files as they are.
 pub fn account_that_stays(given: &Given) {
     let plain = fs::read_to_string(CONFIG).unwrap();
-    let hook = || {
-        ok(&format!(
-            "mkdir -p /run/lineage && {CERTIFICATE} -keyout /run/lineage/privkey.pem -out /run/lineage/fullchain.pem && \
-             RENEWED_LINEAGE=/run/lineage {EXAMPLES}/../certbot/deploy-hook"
-        ))
-    };
     // As the comments of the file say.
     ok(&format!(
         "systemctl stop {UNIT} && install -D -m 0644 {EXAMPLES}/sysusers.conf /etc/sysusers.d/pyrycode-relay.conf && \
          systemd-sysusers"
     ));
-    hook();
+    renew();
     configure(|text| {
         let text = set(&text, "tls", "mode", "\"files\"");
         let text = set(&text, "tls", "certificate", &format!("\"{TLS}/fullchain.pem\""));
         set(&text, "tls", "key", &format!("\"{TLS}/privkey.pem\""))
     });
     ok(&format!("systemctl start {UNIT}"));
-    let served = || ok(&format!("pyrycode-relay probe --ca {TLS}/fullchain.pem wss://127.0.0.1:8080"));
-    served();
+    serves_tls();
     let account = ok("id -u pyrycode-relay");
     let pid = property(UNIT, "MainPID");
     assert_eq!(ok(&format!("stat --format=%u /proc/{pid}")), account);
     let mark = cursor();
-    hook();
+    renew();
     journal_says(&mark, "reloaded");
-    served();
+    serves_tls();
     assert_eq!(property(UNIT, "MainPID"), pid, "nobody was disconnected");
     apt_install(&given.package, "--allow-downgrades");
-    served();
+    serves_tls();
     ok(&format!("systemd-tmpfiles --create && systemctl restart {UNIT}"));
-    served();
+    serves_tls();
     apt_install(&given.successor, "--allow-downgrades");
-    served();
+    serves_tls();
     fs::write(CONFIG, plain).unwrap();
     ok(&format!(
-        "systemctl stop {UNIT} && rm -r /run/lineage /etc/sysusers.d/pyrycode-relay.conf {TLS}/*.pem && \
+        "systemctl stop {UNIT} && rm /etc/sysusers.d/pyrycode-relay.conf {TLS}/*.pem && \
          rmdir --ignore-fail-on-non-empty /etc/sysusers.d && userdel pyrycode-relay && rm -rf /var/lib/pyrycode-relay && chgrp root {TLS} && chmod 700 {TLS} && \
          systemctl start {UNIT}"
     ));

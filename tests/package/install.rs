@@ -78,10 +78,23 @@ pub fn documentation(_: &Given) {
     }
 }
 
+/// What takes effect without a restart, in the form that runs.
+pub fn reloaded(_: &Given) {
+    let pid = process_after("");
+    for level in ["info", "debug"] {
+        let mark = cursor();
+        configure(|text| set(&text, "log", "level", &format!("\"{level}\"")));
+        ok(&format!("systemctl reload {UNIT}"));
+        assert!(journal_says(&mark, "reloaded").contains(level));
+    }
+    assert_eq!(property(UNIT, "MainPID"), pid);
+}
+
 pub fn edited(_: &Given) {
     let pid = process_after("");
     let mark = cursor();
     configure(|text| set(&text, "log", "level", "\"debug\""));
+    assert_eq!(ok("pyrycode-relay check"), format!("configuration ok: {CONFIG}\n"));
     ok(&format!("systemctl reload {UNIT}"));
     assert!(journal_says(&mark, "reloaded").contains("debug"));
     assert_eq!(property(UNIT, "MainPID"), pid);

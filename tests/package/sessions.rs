@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::DEADLINE;
 use crate::support::client::{self, Client, binary_headers, phone_headers};
 use crate::support::http;
+use crate::support::{DEADLINE, random};
 use crate::system::{PUBLIC, address};
 
 /// A binary and its phone.
@@ -19,17 +19,15 @@ struct Room {
 }
 
 impl Room {
-    fn open(id: &str) -> Self {
-        let connect = |path, headers: &[(&str, &str)]| {
-            client::connect(address(PUBLIC), path, headers).expect("upgraded")
-        };
-        let mut binary = connect("/v2/server", &binary_headers(id)).admitted_client();
-        let mut phone = connect("/v2/client", &phone_headers(id)).admitted_client();
+    /// Opens it, and passes a frame in both directions. How many connections were refused meanwhile.
+    fn open(id: &str) -> (Self, usize) {
+        let (mut binary, first) = dial("/v2/server", &binary_headers(id));
+        let (mut phone, second) = dial("/v2/client", &phone_headers(id));
         phone.send("[\"there?\"]");
         let conn_id = binary.json()["conn_id"].as_str().expect("a conn_id").to_owned();
         binary.send(format!("{{\"conn_id\":\"{conn_id}\",\"frame\":[\"here\"]}}"));
         assert_eq!(phone.text(), "[\"here\"]");
-        Self { id: id.to_owned(), binary, phone }
+        (Self { id: id.to_owned(), binary, phone }, first + second)
     }
 
     /// Waits until both are closed; what each was told.
@@ -38,13 +36,15 @@ impl Room {
     }
 }
 
-/// How a client of a room came back.
+/// How a room was closed and came back.
 pub struct Back {
     /// What binary and phone were told when they were closed.
     pub told: [(u16, String); 2],
+    /// When they were.
+    pub closed: SystemTime,
     /// Connections that were refused before one was taken.
     pub refused: usize,
-    /// When the room was served again.
+    /// When a frame had gone through the room in both directions again.
     pub when: SystemTime,
 }
 
@@ -52,15 +52,17 @@ pub struct Back {
 pub struct Rooms(Vec<JoinHandle<Back>>);
 
 impl Rooms {
-    /// Opens so many; each has passed a frame in both directions.
+    /// Opens so many.
     pub fn open(number: usize) -> Self {
-        let rooms: Vec<_> = (0..number).map(|number| Room::open(&format!("room-{number}"))).collect();
+        let rooms: Vec<_> = (0..number).map(|number| Room::open(&format!("room-{number}")).0).collect();
         let come_back = |room: Room| {
             std::thread::spawn(move || {
                 let id = room.id.clone();
                 let told = room.closed();
-                let refused = until_it_is_taken(&id);
-                Back { told, refused, when: SystemTime::now() }
+                let closed = SystemTime::now();
+                std::thread::sleep(a_part_of_the_hint(&told[0].1));
+                let (_room, refused) = Room::open(&id);
+                Back { told, closed, refused, when: SystemTime::now() }
             })
         };
         Self(rooms.into_iter().map(come_back).collect())
@@ -72,19 +74,27 @@ impl Rooms {
     }
 }
 
+/// What a client waits that was told when to come back: any part of it, so that not all come at once.
+fn a_part_of_the_hint(reason: &str) -> Duration {
+    let seconds: u64 = reason.rsplit_once("retry-after=").expect("a hint").1.parse().expect("seconds");
+    Duration::from_millis(random() % (1000 * seconds))
+}
+
 /// Dials as real clients do: again and again, with a short pause. How often it was refused.
-fn until_it_is_taken(id: &str) -> usize {
+fn dial(path: &str, headers: &[(&str, &str)]) -> (Client, usize) {
     let until = Instant::now() + 2 * DEADLINE;
     let mut refused = 0;
     loop {
-        assert!(Instant::now() < until, "{id} does not come back");
+        assert!(Instant::now() < until, "{headers:?} does not come back");
         let upgraded = TcpStream::connect(address(PUBLIC)).ok().and_then(|stream| {
             stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            client::connect_over(stream, "/v2/server", &binary_headers(id)).ok()
+            client::connect_over(stream, path, headers).ok()
         });
-        if let Some(binary) = upgraded {
-            binary.admitted_client();
-            return refused;
+        if let Some(mut client) = upgraded {
+            // One that the relay lets in while it stops is told so at once.
+            if client.admitted().is_ok() {
+                return (client, refused);
+            }
         }
         refused += 1;
         std::thread::park_timeout(Duration::from_millis(100));
@@ -102,10 +112,10 @@ pub struct Knocking {
 pub struct Knocks {
     /// Answers that all is well.
     pub answered: usize,
+    /// Answers of whatever kind that took longer than a tenth of a second.
+    pub late: usize,
     /// Answers that the relay is draining: to those whom it had let in already.
     pub draining: usize,
-    /// Those of them that took longer than a tenth of a second.
-    pub late: usize,
     /// Connections that were refused or broken off.
     pub refused: Vec<String>,
 }
