@@ -52,7 +52,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Binds both addresses, or takes the sockets that were passed for them; then starts the metrics thread and has it answer, then accepts.
+    /// Binds both addresses, or takes the sockets that were passed for them; then starts the metrics thread and has it
+    /// answer, then accepts.
     pub(super) fn start(
         loaded: &Loaded,
         places: Places,

@@ -162,7 +162,8 @@ pub fn account_that_stays(given: &Given) {
     fs::write(CONFIG, plain).unwrap();
     ok(&format!(
         "systemctl stop {UNIT} && rm /etc/sysusers.d/pyrycode-relay.conf {TLS}/*.pem && \
-         rmdir --ignore-fail-on-non-empty /etc/sysusers.d && userdel pyrycode-relay && rm -rf /var/lib/pyrycode-relay && chgrp root {TLS} && chmod 700 {TLS} && \
+         rmdir --ignore-fail-on-non-empty /etc/sysusers.d && userdel pyrycode-relay && \
+         rm -rf /var/lib/pyrycode-relay && chgrp root {TLS} && chmod 700 {TLS} && \
          systemctl start {UNIT}"
     ));
     probed();

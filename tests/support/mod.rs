@@ -13,8 +13,10 @@ pub mod client;
 pub mod held;
 pub mod http;
 pub mod kept;
+pub mod program;
 pub mod programs;
 pub mod relay;
+pub mod scrape;
 pub mod secured;
 pub mod tls;
 

@@ -1,15 +1,16 @@
 //! The program under test.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+pub use super::program::Program;
+use super::program::quiet;
+pub use super::scrape::Metrics;
 use super::tls::{Ca, NAME, Tunnel};
 use super::{DEADLINE, eventually, random};
 
@@ -27,94 +28,9 @@ pub struct Relay {
     pub metrics_address: SocketAddr,
 }
 
-/// The program with a configuration file of its own, not yet started.
-pub struct Program {
-    directory: tempfile::TempDir,
-    /// Its certificate, if it is there only because everything runs over TLS.
-    keys: Option<tempfile::TempDir>,
-}
-
-/// Variables by which a service manager speaks to a service.
-const MANAGERS: [&str; 7] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "JOURNAL_STREAM",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-];
-
 /// Whether the tests that use this run as part of `over_tls`: with TLS between them and the relay.
 pub fn is_over_tls() -> bool {
     env!("CARGO_CRATE_NAME") == "over_tls"
-}
-
-impl Program {
-    /// Writes the configuration.
-    pub fn new(config: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let program = Self { directory, keys: None };
-        std::fs::write(program.config_path(), config).expect("a configuration");
-        program
-    }
-
-    /// The configuration file, which goes away with this value.
-    pub fn config_path(&self) -> PathBuf {
-        self.directory.path().join("relay.toml")
-    }
-
-    /// How to start it with so many descriptors, and no way to have more.
-    pub fn command_with_descriptors(&self, descriptors: u64) -> Command {
-        through_a_shell(&self.command(), &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""))
-    }
-
-    /// How to start it as systemd does when it passes sockets, two at most: from descriptor 3 on, with names, meant for
-    /// just this process.
-    pub fn command_with_sockets(&self, sockets: Vec<(&str, OwnedFd)>) -> Command {
-        assert!(sockets.len() <= 2, "there are two streams to carry them: {sockets:?}");
-        if sockets.is_empty() {
-            return quiet(self.command());
-        }
-        let names: Vec<_> = sockets.iter().map(|(name, _)| *name).collect();
-        let (count, names) = (names.len(), names.join(":"));
-        let open = if count == 1 { "exec 3<&0" } else { "exec 3<&0 4<&1" };
-        let script = format!(
-            "{open}\nexec </dev/null >/dev/null\nexport LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}\n\
-             exec \"$0\" \"$@\""
-        );
-        let mut command = through_a_shell(&self.command(), &script);
-        let mut sockets = sockets.into_iter().map(|(_, socket)| Stdio::from(socket));
-        command.stdin(sockets.next().unwrap_or_else(Stdio::null));
-        command.stdout(sockets.next().unwrap_or_else(Stdio::null));
-        command
-    }
-
-    /// How to start it, free of whatever a service manager has put into the environment of the test.
-    pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pyrycode-relay"));
-        command.arg("--config").arg(self.config_path()).stdin(Stdio::null());
-        for variable in MANAGERS {
-            command.env_remove(variable);
-        }
-        command
-    }
-}
-
-/// Its standard output goes nowhere.
-fn quiet(mut command: Command) -> Command {
-    command.stdout(Stdio::null());
-    command
-}
-
-/// What a script of a shell starts in the end: `"$0" "$@"` in it.
-fn through_a_shell(plain: &Command, script: &str) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
-    for (variable, _) in plain.get_envs() {
-        command.env_remove(variable);
-    }
-    command
 }
 
 /// Bytes that are bound to go to a client next, beyond the frame that is half written: what is sealed together.
@@ -162,7 +78,7 @@ impl Relay {
             let keys = tempfile::tempdir().expect("a directory");
             let section = ca.issue(&[NAME]).write(keys.path()).section();
             let config = format!("{}{section}", completed(&options.config, &listen));
-            (Program { keys: Some(keys), ..Program::new(&config) }, Some(ca.client()))
+            (Program::new(&config).keeping(keys), Some(ca.client()))
         } else {
             (Program::new(&completed(&options.config, &listen)), None)
         };
@@ -412,84 +328,4 @@ pub fn free_metrics_address() -> SocketAddr {
     let [first, second, third, low, high, ..] = random().to_le_bytes();
     let port = 20_000 + u16::from_le_bytes([low, high]) % 10_000;
     SocketAddr::from(([127, first.max(1), second, third.clamp(1, 254)], port))
-}
-
-/// One scrape.
-#[derive(Debug, PartialEq)]
-pub struct Metrics(BTreeMap<String, f64>);
-
-impl Metrics {
-    fn parse(text: &str) -> Self {
-        let series = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(|line| {
-            let (name, value) = line.rsplit_once(' ').expect("a value");
-            (name.to_owned(), value.parse().expect("a number"))
-        });
-        Self(series.collect())
-    }
-
-    /// A series of ours, such as `frames_forwarded_total{direction="phone_to_binary"}`.
-    ///
-    /// # Panics
-    /// When it is not there.
-    pub fn get(&self, series: &str) -> f64 {
-        let name = format!("pyrycode_relay_{series}");
-        *self.0.get(&name).unwrap_or_else(|| panic!("{name} is not in the scrape"))
-    }
-
-    /// Frames forwarded in a direction.
-    pub fn forwarded(&self, direction: &str) -> f64 {
-        self.get(&format!("frames_forwarded_total{{direction=\"{direction}\"}}"))
-    }
-
-    /// Frames dropped in a direction for a reason.
-    pub fn dropped(&self, direction: &str, reason: &str) -> f64 {
-        self.get(&format!("frames_dropped_total{{direction=\"{direction}\",reason=\"{reason}\"}}"))
-    }
-
-    /// Frames dropped in a direction, for whatever reason.
-    pub fn dropped_in_all(&self, direction: &str) -> f64 {
-        let prefix = format!("pyrycode_relay_frames_dropped_total{{direction=\"{direction}\"");
-        self.0.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, value)| value).sum()
-    }
-
-    /// Bytes in the outboxes towards an endpoint.
-    pub fn queued(&self, endpoint: &str) -> f64 {
-        self.get(&format!("queued_bytes{{endpoint=\"{endpoint}\"}}"))
-    }
-
-    /// Frames of a direction that were forwarded or dropped.
-    pub fn settled(&self, direction: &str) -> f64 {
-        self.forwarded(direction) + self.dropped_in_all(direction)
-    }
-
-    /// Connections closed for a cause.
-    pub fn closed(&self, endpoint: &str, cause: &str) -> f64 {
-        self.get(&format!("connections_closed_total{{cause=\"{cause}\",endpoint=\"{endpoint}\"}}"))
-    }
-
-    /// Upgrade requests with an outcome.
-    pub fn upgrades(&self, endpoint: &str, outcome: &str) -> f64 {
-        self.get(&format!("ws_upgrade_attempts_total{{endpoint=\"{endpoint}\",outcome=\"{outcome}\"}}"))
-    }
-
-    /// How often each outcome of an upgrade request was counted since `before`: `endpoint outcome count`.
-    pub fn outcomes_since(&self, before: &Self) -> Vec<String> {
-        let upgrades = self.since(before).into_iter().filter_map(|(name, count)| {
-            let labels = name.strip_prefix("pyrycode_relay_ws_upgrade_attempts_total{endpoint=\"")?;
-            let (endpoint, outcome) = labels.strip_suffix("\"}")?.split_once("\",outcome=\"")?;
-            Some(format!("{endpoint} {outcome} {count}"))
-        });
-        upgrades.collect()
-    }
-
-    /// The series that changed since `before`, with by how much, except those that change by themselves.
-    pub fn since(&self, before: &Self) -> BTreeMap<String, f64> {
-        let moves = |name: &str| !name.starts_with("process_") && !name.contains("latency");
-        self.0
-            .iter()
-            .filter(|(name, _)| moves(name))
-            .map(|(name, value)| (name.clone(), value - before.0.get(name).copied().unwrap_or(0.0)))
-            .filter(|(_, change)| change.abs() > f64::EPSILON)
-            .collect()
-    }
 }
