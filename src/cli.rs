@@ -26,17 +26,19 @@ Signals:
   TERM, INT  Drain: accept nobody new, deliver what is queued, close every
              connection, exit 0. A second one cuts what is left at once.
   HUP        Read the configuration file again: log level and certificate
-             change at once, what else has changed is logged. With an ACME
-             certificate that is wanting: try again now. Connections are
-             untouched.
+             change at once, what else has changed is logged. A certificate
+             that systemd passes as a credential takes a restart. With an
+             ACME certificate that is wanting: try again now. Connections
+             are untouched.
 
 Exit codes:
-  0   done: the relay was told to stop, the configuration is good, the probe passed
-  1   the probe could not reach the relay, or found a fault
-  64  the arguments make no sense
-  69  an address cannot be bound
-  70  internal error
-  78  the configuration is refused; every problem is listed with its line
+  0    done: the relay was told to stop, the configuration is good, the probe passed
+  1    the probe could not reach the relay, or found a fault
+  64   the arguments make no sense
+  69   an address cannot be bound
+  70   internal error
+  78   the configuration is refused; every problem is listed with its line
+  101  a panic: a fault of the program; its message is on standard error
 
 Examples:
   pyrycode-relay

@@ -255,15 +255,63 @@ fn every_command_line_is_understood() {
         let typed = shown.iter().flat_map(|block| block.lines()).filter_map(|line| {
             line.strip_prefix("$ ").or_else(|| line.strip_prefix("# ")).map(str::to_owned)
         });
-        let mentioned = quoted(page);
-        typed.chain(mentioned).filter(|line| line.starts_with("pyrycode-relay ")).collect()
+        // Behind a pipe as well.
+        let all = typed.chain(quoted(page));
+        let parts =
+            all.flat_map(|line| line.split('|').map(|part| part.trim().to_owned()).collect::<Vec<_>>());
+        parts.filter(|line| line.starts_with("pyrycode-relay ")).collect()
     };
     let judge = |line: &str| {
-        let words = line.split('|').next().unwrap().split_whitespace();
-        Cli::try_parse_from(words).err().map(|error| format!("{line}: {error}"))
+        Cli::try_parse_from(line.split_whitespace()).err().map(|error| format!("{line}: {error}"))
     };
     assert_eq!(problems(6, commands, judge), Vec::<String>::new());
     assert!(judge("pyrycode-relay status").is_some());
+}
+
+/// The pages that operators read, as they are on disk: name and text.
+fn all_pages() -> Vec<(String, String)> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let names = docs.read_dir().expect("docs").map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let pages = names.filter_map(|name| name.strip_suffix(".md").map(|stem| format!("docs/{stem}.md")));
+    pages.chain(["README.md".to_owned()]).map(|name| (name.clone(), read(&name))).collect()
+}
+
+/// Why a command is not for everybody.
+fn needs_root(command: &str) -> Option<&'static str> {
+    const READS: [&str; 6] = ["status", "show", "cat", "is-active", "is-enabled", "list-sockets"];
+    const FOR_ROOT: [&str; 8] =
+        ["apt", "certbot", "deluser", "editor", "install", "journalctl", "rm", "sysctl"];
+    let words = |part: &str| part.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    command.split('|').map(words).find_map(|words| match words.first()?.as_str() {
+        "journalctl" => Some("the journal is for root and two groups"),
+        "systemctl" if !READS.contains(&words.get(1)?.as_str()) => Some("it changes the service"),
+        "ls" if words.iter().any(|word| word.starts_with("/proc/")) => Some("/proc/PID/fd is for its owner"),
+        name if FOR_ROOT.contains(&name) => Some("it changes the host"),
+        _ => None,
+    })
+}
+
+#[test]
+fn what_only_root_may_do_is_marked_so() {
+    let (mut anybodys, mut roots) = (0, 0);
+    let mut problems = Vec::new();
+    for (name, page) in all_pages() {
+        for line in
+            page.split("```console\n").skip(1).flat_map(|rest| rest.split("```").next().unwrap().lines())
+        {
+            if let Some(command) = line.strip_prefix("$ ") {
+                anybodys += 1;
+                problems.extend(needs_root(command).map(|reason| format!("{name}: $ {command}: {reason}")));
+            } else if line.strip_prefix("# ").and_then(needs_root).is_some() {
+                roots += 1;
+            }
+        }
+    }
+    assert_eq!(problems, Vec::<String>::new());
+    assert!(anybodys > 30 && roots > 50, "{anybodys} and {roots}");
+    assert_eq!(needs_root("systemctl status pyrycode-relay"), None);
+    assert!(needs_root("systemctl reload pyrycode-relay").is_some());
+    assert!(needs_root("ls -l /proc/1/fd | wc -l").is_some());
 }
 
 /// Where the package puts each of its files.

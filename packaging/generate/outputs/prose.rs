@@ -34,10 +34,11 @@ pub(super) const CHECKING: &[&str] = &[
      standard error, and exits with 78; a good file gives one line on standard output and exit code 0. The relay \
      itself refuses to start with the same list and the same code. There are no warnings: what is not accepted is \
      refused.",
-    "`check` looks at the file alone, and at the certificate and key that it names. Three things show only when the \
-     relay starts: that an address is not to be had (exit code 69), that `log.format = \"journald\"` was asked for on \
-     a host without a journal (exit code 78), and that the process may not open enough descriptors for its limits \
-     (exit code 78; see `[limits]`).",
+    "`check` looks at the file alone, and at the certificate and key that it names, unless they are credentials and it \
+     runs in a shell. The rest shows only when the relay starts: an address that is not to be had (exit code 69); and, \
+     each with exit code 78, sockets of systemd that do not agree with `[listen]`, a credential that is missing or \
+     bad, a `tls.state` that cannot be written, `log.format = \"journald\"` on a host without a journal, and fewer \
+     descriptors than the limits need (see `[limits]`).",
     "`pyrycode-relay check --print` prints the configuration that is in effect, every key included, as a file that \
      can be used in turn. The verdict goes to standard error then, so `check --print > effective.toml` keeps just the \
      file.",
@@ -47,10 +48,10 @@ pub(super) const CHECKING: &[&str] = &[
 pub(super) const READING_AGAIN: &[&str] = &[
     "The file is read when the relay starts. On SIGHUP (`systemctl reload`) it is read again, and `log.level` takes \
      effect; with `tls.mode = \"files\"`, so do `tls.certificate`, `tls.key` and `tls.domains`, and the files \
-     themselves, but not credentials, which systemd passes once, at the start. Everything else needs a restart: another key that has changed stays as it was, and the event \
-     `reloaded` names it under `needs_restart`. If the file, or the certificate, has become bad, everything stays as \
-     it was, the level too, and the event `reload_failed`, the line of `systemctl status` and the metric \
-     `reloads_total` say so.",
+     themselves, but not credentials, which systemd passes once, at the start. Everything else needs a restart: \
+     another key that has changed stays as it was, and the event `reloaded` names it under `needs_restart`. If the \
+     file, or the certificate, has become bad, everything stays as it was, the level too, and the event \
+     `reload_failed`, the line of `systemctl status` and the metric `reloads_total` say so.",
 ];
 
 /// How values are written.
@@ -79,7 +80,10 @@ pub(super) const VALUES: &[(&str, &str)] = &[
     (
         "Credentials",
         "of systemd are written `\"credential:NAME\"`, as in `LoadCredential=NAME:PATH` of the unit (see \
-         systemd.exec(5)). The shipped unit passes each file of /etc/pyrycode-relay/tls, with `tls_` before its name.",
+         systemd.exec(5)). The shipped unit passes each file of /etc/pyrycode-relay/tls, with `tls_` before its name. \
+         Each is a regular file (links are passed over) of at most 1 MB, without `:` in its name: another keeps the service \
+         from starting, used or not. systemd copies them when the service starts, so new contents take a restart; a \
+         reload shows the old certificate again. `check` is given the paths instead to look at new ones.",
     ),
     ("Keys and tables", "that do not exist are refused, and so is a key that stands in the file twice."),
 ];
@@ -148,12 +152,19 @@ pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
 pub(super) const FILES: &[(&str, &str)] = &[
     ("/etc/pyrycode-relay/relay.toml", "The configuration: pyrycode-relay.toml(5)."),
     (
+        "/etc/pyrycode-relay/tls",
+        "Certificate and key of `tls.mode = \"files\"`, for root only: the unit passes each file of it to the relay as \
+         a credential, `privkey.pem` as `credential:tls_privkey.pem`.",
+    ),
+    (
         "/var/lib/pyrycode-relay/acme",
         "Account, certificates and keys of `tls.mode = \"acme\"`, unless `tls.state` names another directory. Nothing \
          else is kept.",
     ),
     (
-        "/usr/share/doc/pyrycode-relay",
-        "The operator's guide: deployment, TLS, metrics, log events, protocol.",
+        "/usr/share/doc/pyrycode-relay/docs",
+        "The operator's guide: operating.md from installation to removal, troubleshooting.md by symptom, alerts.md, \
+         sizing.md (limits and memory), tls.md, deployment.md (proxies), configuration.md, metrics.md, logging.md, \
+         protocol.md. Examples are in /usr/share/doc/pyrycode-relay/examples.",
     ),
 ];
