@@ -48,6 +48,10 @@ pub fn credentials(_: &Given) {
     assert_eq!(property(UNIT, "ActiveState"), "failed");
     renew();
     serves_tls();
+    // The guide's way to look at new files before a restart.
+    let said =
+        ok(&format!("sed 's|credential:tls_|{TLS}/|' {CONFIG} | pyrycode-relay check --config /dev/stdin"));
+    assert!(said.contains("certificate ok: for relay.example.com"), "{said}");
     let pid = process_after("");
     renew();
     serves_tls();
