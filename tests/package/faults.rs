@@ -4,7 +4,7 @@ use crate::Given;
 use crate::support::eventually_within;
 use crate::system::{
     CONFIG, PATIENCE, UNIT, configure, cursor, journal_says, ok, probed, process_after, property, restarts,
-    series, set, sh,
+    set, sh, wait_for_series,
 };
 
 pub fn killed(_: &Given) {
@@ -39,7 +39,7 @@ pub fn broken_reload(_: &Given) {
     assert_ne!(code, 0, "{said}");
     // The relay was asked as well, and says so where it is looked for.
     journal_says(&mark, "reload_failed");
-    assert!((series("pyrycode_relay_reloads_total{outcome=\"failed\"}") - 1.0).abs() < f64::EPSILON);
+    wait_for_series("pyrycode_relay_reloads_total{outcome=\"failed\"}", 1.0);
     let expected =
         format!("{CONFIG}:{}: session.grace: \"30 parsecs\" is not a duration", line_of("parsecs"));
     journal_says(&mark, &expected);
@@ -47,7 +47,7 @@ pub fn broken_reload(_: &Given) {
     probed();
     std::fs::write(CONFIG, good).unwrap();
     ok(&format!("systemctl reload {UNIT}"));
-    assert!((series("pyrycode_relay_ready") - 1.0).abs() < f64::EPSILON);
+    wait_for_series("pyrycode_relay_ready", 1.0);
 }
 
 pub fn broken_start(_: &Given) {
@@ -58,10 +58,13 @@ pub fn broken_start(_: &Given) {
     // It is what stands before the relay that fails, not the relay.
     assert!(property(UNIT, "ExecStartPre").contains("status=78"), "{}", property(UNIT, "ExecStartPre"));
     assert_eq!(property(UNIT, "MainPID"), "0");
-    let (_, status) = sh(&format!("systemctl status --full --no-pager {UNIT}"));
     for (part, key) in [("parsecs", "session.grace"), ("handshakes = -1", "limits.handshakes")] {
         let expected = format!("{CONFIG}:{}: {key}: ", line_of(part));
-        assert!(status.contains(&expected), "{expected}: {status}");
+        // The journal may be a moment behind.
+        eventually_within(PATIENCE, &expected, || {
+            let (_, status) = sh(&format!("systemctl status --full --no-pager {UNIT}"));
+            if status.contains(&expected) { Ok(()) } else { Err(status) }
+        });
     }
     // It does not go on trying for ever.
     eventually_within(PATIENCE, "systemd gives up", || {

@@ -7,7 +7,7 @@ use crate::Given;
 use crate::support::eventually_within;
 use crate::system::{
     CONFIG, METRICS, PATIENCE, PUBLIC, UNIT, configure, cursor, journal_says, ok, page, probed,
-    process_after, property, series, set,
+    process_after, property, set, wait_for_series,
 };
 
 const DOCUMENTATION: &str = "/usr/share/doc/pyrycode-relay";
@@ -38,7 +38,7 @@ pub fn install(given: &Given) {
     probed();
     assert!(page(PUBLIC, "/healthz").starts_with("{\"status\":\"ok\""));
     assert!(page(METRICS, "/metrics").contains("pyrycode_relay_build_info{"));
-    assert!((series("pyrycode_relay_ready") - 1.0).abs() < f64::EPSILON);
+    wait_for_series("pyrycode_relay_ready", 1.0);
     // As the page about the log has it: events can be asked for by their name.
     let ready = ok("journalctl EVENT=ready --output=export --no-pager");
     assert!(ready.contains("\n_COMM=pyrycode-relay\n") && ready.contains("\nPRIORITY=6\n"), "{ready}");

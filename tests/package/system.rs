@@ -116,10 +116,18 @@ pub fn page(at: &str, path: &str) -> String {
 }
 
 /// The value of a series of the relay.
-pub fn series(name: &str) -> f64 {
+fn series(name: &str) -> f64 {
     let scrape = page(METRICS, "/metrics");
     let value = scrape.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("{name} is not in the scrape: {scrape}")).parse().expect("a number")
+}
+
+/// Waits until a series of the relay has a value: what is counted comes behind what is seen of it.
+pub fn wait_for_series(name: &str, value: f64) {
+    eventually_within(PATIENCE, name, || {
+        let seen = series(name);
+        if (seen - value).abs() < f64::EPSILON { Ok(()) } else { Err(format!("{seen}, not {value}")) }
+    });
 }
 
 /// What helps to understand a failure.
