@@ -60,7 +60,7 @@ impl Rooms {
                 let id = room.id.clone();
                 let told = room.closed();
                 let closed = SystemTime::now();
-                std::thread::sleep(a_part_of_the_hint(&told[0].1));
+                std::thread::park_timeout(a_part_of_the_hint(&told[0].1));
                 let (_room, refused) = Room::open(&id);
                 Back { told, closed, refused, when: SystemTime::now() }
             })
