@@ -7,7 +7,8 @@ use crate::Given;
 use crate::install::apt_install;
 use crate::sessions::Knocking;
 use crate::system::{
-    CONFIG, PUBLIC, UNIT, configure, cursor, journal_says, ok, probed, process_after, property, set, sh,
+    CONFIG, METRICS, PUBLIC, UNIT, configure, cursor, journal_says, ok, probed, probed_at, process_after,
+    property, set, sh,
 };
 
 const DROP_INS: &str = "/etc/systemd/system/pyrycode-relay.service.d";
@@ -30,17 +31,40 @@ fn renew() {
 
 /// The relay speaks TLS with the certificate that is in the directory.
 fn serves_tls() {
-    let said = ok(&format!("pyrycode-relay probe --ca {TLS}/fullchain.pem wss://127.0.0.1:8080"));
-    assert!(said.contains("the relay works"), "{said}");
+    probed_at(&format!("--ca {TLS}/fullchain.pem wss://{PUBLIC}"));
+}
+
+/// TLS from files that are called this and then `fullchain.pem` or `privkey.pem`.
+fn configure_tls(files: &str) {
+    configure(|text| {
+        let text = set(&text, "tls", "mode", "\"files\"");
+        let text = set(&text, "tls", "certificate", &format!("\"{files}fullchain.pem\""));
+        set(&text, "tls", "key", &format!("\"{files}privkey.pem\""))
+    });
+}
+
+fn configure_listen(public: &str, metrics: &str) {
+    configure(|text| {
+        let text = set(&text, "listen", "public", &format!("\"{public}\""));
+        set(&text, "listen", "metrics", &format!("\"{metrics}\""))
+    });
+}
+
+/// As `systemctl edit` does: the socket listens elsewhere when it is started anew. The directory that makes it so.
+fn move_socket(unit: &str, address: &str) -> String {
+    let directory = format!("/etc/systemd/system/{unit}.d");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(
+        format!("{directory}/override.conf"),
+        format!("[Socket]\nListenStream=\nListenStream={address}\n"),
+    )
+    .unwrap();
+    directory
 }
 
 pub fn credentials(_: &Given) {
     let plain = fs::read_to_string(CONFIG).unwrap();
-    configure(|text| {
-        let text = set(&text, "tls", "mode", "\"files\"");
-        let text = set(&text, "tls", "certificate", "\"credential:tls_fullchain.pem\"");
-        set(&text, "tls", "key", "\"credential:tls_privkey.pem\"")
-    });
+    configure_tls("credential:tls_");
     // Without a certificate there is no relay; with the first one there is.
     let mark = cursor();
     assert_ne!(sh(&format!("systemctl restart {UNIT}")).0, 0);
@@ -71,10 +95,7 @@ pub fn credentials(_: &Given) {
 pub fn locked_down(_: &Given) {
     fs::create_dir_all(DROP_INS).unwrap();
     fs::copy(format!("{EXAMPLES}/locked-down.conf"), format!("{DROP_INS}/locked-down.conf")).unwrap();
-    configure(|text| {
-        let text = set(&text, "listen", "public", "\"systemd:public\"");
-        set(&text, "listen", "metrics", "\"systemd:metrics\"")
-    });
+    configure_listen("systemd:public", "systemd:metrics");
     // As the comments of the two files say.
     fs::copy(format!("{EXAMPLES}/sysctl.conf"), SYSCTL).unwrap();
     ok(&format!("systemctl restart systemd-sysctl && systemctl daemon-reload && systemctl stop {UNIT}"));
@@ -94,14 +115,11 @@ pub fn locked_down(_: &Given) {
 
 /// The public socket is moved, as the guide has it, and moved back.
 pub fn another_address(_: &Given) {
-    let directory = "/etc/systemd/system/pyrycode-relay.socket.d";
     let before = property(UNIT, "MainPID");
-    fs::create_dir_all(directory).unwrap();
-    fs::write(format!("{directory}/override.conf"), "[Socket]\nListenStream=\nListenStream=127.0.0.1:8081\n")
-        .unwrap();
+    let directory = move_socket("pyrycode-relay.socket", "127.0.0.1:8081");
     ok("systemctl daemon-reload && systemctl restart pyrycode-relay.socket");
     process_after(&before);
-    assert!(ok("pyrycode-relay probe ws://127.0.0.1:8081").contains("the relay works"));
+    probed_at("ws://127.0.0.1:8081");
     assert!(TcpStream::connect(PUBLIC).is_err());
     fs::remove_dir_all(directory).unwrap();
     ok("systemctl daemon-reload && systemctl restart pyrycode-relay.socket");
@@ -110,10 +128,7 @@ pub fn another_address(_: &Given) {
 
 /// The same rule holds for a socket that systemd opens as for an address in the file.
 pub fn open_metrics_socket(_: &Given) {
-    let directory = "/etc/systemd/system/pyrycode-relay-metrics.socket.d";
-    fs::create_dir_all(directory).unwrap();
-    fs::write(format!("{directory}/open.conf"), "[Socket]\nListenStream=\nListenStream=0.0.0.0:9090\n")
-        .unwrap();
+    let directory = move_socket("pyrycode-relay-metrics.socket", "0.0.0.0:9090");
     let mark = cursor();
     ok(&format!("systemctl daemon-reload && systemctl stop {UNIT} 'pyrycode-relay*.socket'"));
     let (code, said) = sh(&format!("systemctl start {UNIT}"));
@@ -142,11 +157,7 @@ pub fn account_that_stays(given: &Given) {
          systemd-sysusers"
     ));
     renew();
-    configure(|text| {
-        let text = set(&text, "tls", "mode", "\"files\"");
-        let text = set(&text, "tls", "certificate", &format!("\"{TLS}/fullchain.pem\""));
-        set(&text, "tls", "key", &format!("\"{TLS}/privkey.pem\""))
-    });
+    configure_tls(&format!("{TLS}/"));
     ok(&format!("systemctl start {UNIT}"));
     serves_tls();
     let account = ok("id -u pyrycode-relay");
@@ -183,7 +194,7 @@ pub fn privileged_port(_: &Given) {
     journal_says(&mark, "privileged-port.conf");
     ok(&format!("install -D -m 0644 {EXAMPLES}/privileged-port.conf {DROP_INS}/privileged-port.conf"));
     ok(&format!("systemctl daemon-reload && systemctl restart {UNIT}"));
-    assert!(ok("pyrycode-relay probe ws://127.0.0.1:443").contains("the relay works"));
+    probed_at("ws://127.0.0.1:443");
     fs::remove_dir_all(DROP_INS).unwrap();
     fs::write(CONFIG, plain).unwrap();
     ok(&format!("systemctl daemon-reload && systemctl restart {UNIT}"));
@@ -210,10 +221,7 @@ pub fn broken_while_clients_wait(_: &Given) {
 
 pub fn default_again(_: &Given) {
     take_the_drop_ins_away();
-    configure(|text| {
-        let text = set(&text, "listen", "public", "\"127.0.0.1:8080\"");
-        set(&text, "listen", "metrics", "\"127.0.0.1:9090\"")
-    });
+    configure_listen(PUBLIC, METRICS);
     ok(&format!(
         "systemctl disable --now pyrycode-relay.socket pyrycode-relay-metrics.socket; systemctl stop {UNIT}"
     ));

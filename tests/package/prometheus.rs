@@ -15,6 +15,8 @@ const RECEIVER: &str = "127.0.0.1:9091";
 const AGENT: &str = "127.0.0.1:9095";
 const SHIPPED: &str = "/usr/share/doc/pyrycode-relay/examples/prometheus";
 
+const KEYS_OF_TIME: [&str; 2] = ["scrape_interval", "scrape_timeout"];
+
 /// A Prometheus, which is ended when this is dropped.
 struct Prometheus(Child);
 
@@ -72,18 +74,14 @@ pub fn scraped(_: &Given) {
         .find_map(|line| line.trim().trim_start_matches("- ").strip_prefix("url: "))
         .expect("a url");
     // Every second, so that nobody waits, and to the one beside it; all else is as shipped.
+    let often = |line: &str| {
+        let (key, _) = line.split_once(':').filter(|(key, _)| KEYS_OF_TIME.contains(&key.trim()))?;
+        Some(format!("{key}: 1s"))
+    };
     let config: Vec<_> = shipped
         .replace(url, &format!("http://{RECEIVER}/api/v1/write"))
         .lines()
-        .map(|line| match line.find("scrape_interval:") {
-            Some(at) if !line.trim_start().starts_with('#') => format!("{}scrape_interval: 1s", &line[..at]),
-            _ => match line.find("scrape_timeout:") {
-                Some(at) if !line.trim_start().starts_with('#') => {
-                    format!("{}scrape_timeout: 1s", &line[..at])
-                }
-                _ => line.to_owned(),
-            },
-        })
+        .map(|line| often(line).unwrap_or_else(|| line.to_owned()))
         .collect();
     let options = ["--enable-feature=agent", "--storage.agent.path=data"];
     let _agent = Prometheus::start("agent", &config.join("\n"), AGENT, &options);
