@@ -2,7 +2,7 @@
 //!
 //! [`ingress`] turns a socket into an admitted upgrade; [`tls`] is who the relay is to a client that asks for TLS. [`relay`] is the product: it registers the connection and
 //! forwards its frames. [`metrics`] and [`event`] tell operators what happens. [`service`] starts, reloads and drains
-//! the whole; [`config`], [`cli`] and [`command`] are how people reach it.
+//! the whole, on the threads of [`runtime`]; [`config`], [`cli`] and [`command`] are how people reach it.
 
 pub mod cli;
 pub mod command;
@@ -11,5 +11,6 @@ pub mod event;
 pub mod ingress;
 pub mod metrics;
 pub mod relay;
+pub mod runtime;
 pub mod service;
 pub mod tls;

@@ -7,7 +7,7 @@
 //! With `tls.domains`, a request that asks for another host is told so before anything else is looked at.
 //!
 //! All this runs on the ingress thread, so that a flood of handshakes competes for a processor with those who forward frames,
-//! and is not in their queue. The task that the stream goes to runs on their executor.
+//! and is not in their queue. The task that the stream goes to runs with them, and the stream is told to their reactor.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -22,7 +22,6 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use smol::Executor;
 use smol::io::AsyncWriteExt;
 use smol_hyper::rt::FuturesIo;
 
@@ -41,6 +40,7 @@ use crate::relay::binary::{self, BinaryHello};
 use crate::relay::hub::Hub;
 use crate::relay::observer::{Census, Endpoint, HandshakeStage, UpgradeOutcome};
 use crate::relay::phone::{self, PhoneHello};
+use crate::runtime::worker::Workers;
 use crate::tls::{Domains, Tls};
 
 /// The largest request head, in bytes, and the most header fields in it.
@@ -54,7 +54,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Ingress {
     hub: Arc<Hub>,
-    sessions: Arc<Executor<'static>>,
+    sessions: Arc<Workers>,
     admission: Arc<Admission>,
     handshakes: Arc<Handshakes>,
     tls: Option<Arc<Tls>>,
@@ -81,7 +81,7 @@ impl Ingress {
     #[must_use]
     pub fn new(
         hub: Arc<Hub>,
-        sessions: Arc<Executor<'static>>,
+        sessions: Arc<Workers>,
         admission: Arc<Admission>,
         handshakes: Arc<Handshakes>,
         tls: Option<Arc<Tls>>,
@@ -235,19 +235,21 @@ impl Ingress {
         ended.map(|()| (stream, parts.read_buf.to_vec())).map_err(|_| HandshakeStage::Http)
     }
 
-    fn hand_on(&self, stream: Stream, already_read: Vec<u8>, admitted: Admitted) {
+    fn hand_on(&self, mut stream: Stream, already_read: Vec<u8>, admitted: Admitted) {
         let hub = Arc::clone(&self.hub);
         let Admitted { upgrade: Upgrade { server_id, about, .. }, remote, place, .. } = admitted;
         // It counts as running from this moment, so that a drain cannot overlook it.
         let held = (hub.enter(), place.used());
+        let worker = self.sessions.of(&server_id);
+        stream.move_to(worker);
         match about {
             About::Binary { version } => {
                 let hello = BinaryHello { server_id, version, remote };
-                self.sessions.spawn(binary::serve(hub, held, stream, already_read, hello)).detach();
+                worker.spawn(binary::serve(hub, held, stream, already_read, hello)).detach();
             }
             About::Phone { device_name } => {
                 let hello = PhoneHello { server_id, device_name, remote };
-                self.sessions.spawn(phone::serve(hub, held, stream, already_read, hello)).detach();
+                worker.spawn(phone::serve(hub, held, stream, already_read, hello)).detach();
             }
         }
     }

@@ -9,15 +9,16 @@
 //! would reset them, and their clients would get no answer. Not so if systemd keeps the socket open: then they wait in the
 //! kernel for the relay that is started next, and come late instead of being sent away.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
+use async_io::Timer;
 use futures_lite::future;
 use rustix::io::Errno;
-use smol::Executor;
+use rustix::net::{SocketFlags, acceptfrom_with};
 use smol::channel::Receiver;
 use socket2::{Domain, Socket as Socket2, Type};
 
@@ -27,6 +28,8 @@ use super::http::{Door, Ingress};
 use super::reserve::{Lent, Reserve};
 use super::socket::Socket;
 use crate::event::{self, Throttle};
+use crate::runtime::source::Registration;
+use crate::runtime::worker::Worker;
 
 /// The first pause after a failed accept; each further one is twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -40,7 +43,7 @@ const BACKLOG: i32 = 4096;
 /// The socket that binaries and phones connect to.
 #[derive(Debug)]
 pub struct PublicListener {
-    listener: Async<TcpListener>,
+    listener: TcpListener,
     /// Whether it stays open when this process has closed it.
     outlives: bool,
 }
@@ -56,15 +59,17 @@ impl PublicListener {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Self { listener: Async::new(socket.into())?, outlives: false })
+        socket.set_nonblocking(true)?;
+        Ok(Self { listener: socket.into(), outlives: false })
     }
 
     /// Takes one that listens already and that another process, such as systemd, keeps open.
     ///
     /// # Errors
-    /// It cannot be registered with the reactor.
+    /// It cannot be made non-blocking.
     pub fn passed(socket: TcpListener) -> io::Result<Self> {
-        Ok(Self { listener: Async::new(socket)?, outlives: true })
+        socket.set_nonblocking(true)?;
+        Ok(Self { listener: socket, outlives: true })
     }
 
     /// The address that clients connect to.
@@ -72,56 +77,65 @@ impl PublicListener {
     /// # Errors
     /// What the operating system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.get_ref().local_addr()
+        self.listener.local_addr()
+    }
+
+    /// The next connection, if there is one, without waiting.
+    fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (socket, remote) = acceptfrom_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+        let remote = remote.and_then(|remote| SocketAddr::try_from(remote).ok());
+        Ok((socket.into(), remote.ok_or(io::ErrorKind::ConnectionAborted)?))
     }
 }
 
 /// Connections that are still taken after the stop: more than the kernel keeps for a listener.
 const LAST_ACCEPTS: usize = 8192;
 
-/// Accepts connections and serves each in a task of its own on `executor`, until `stop` is closed.
-pub async fn accept(
+/// Accepts connections on `worker` and serves each there in a task of its own, until `stop` is closed.
+///
+/// # Errors
+/// The listener cannot be registered with the worker's reactor. What is returned otherwise does the work.
+pub fn accept(
     listener: PublicListener,
     ingress: Arc<Ingress>,
-    executor: Arc<Executor<'static>>,
+    worker: Worker,
     stop: Receiver<()>,
-) {
-    let stopped = async {
-        let _ = stop.recv().await;
-    };
-    let PublicListener { listener, outlives } = listener;
-    let accepting = Accepting { listener, ingress, executor, reserve: Reserve::new() };
-    future::or(stopped, accepting.for_ever()).await;
-    if outlives {
-        return;
-    }
-    for _ in 0..LAST_ACCEPTS {
-        match accepting.listener.get_ref().accept() {
-            Ok((socket, remote)) => {
-                if let Ok(socket) = Async::new(socket) {
-                    accepting.start(socket, remote).await;
-                }
-            }
-            Err(error) if concerns_one_connection(&error) => {}
-            Err(_) => return,
+) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let registration = worker.register(&listener.listener)?;
+    Ok(async move {
+        let stopped = async {
+            let _ = stop.recv().await;
+        };
+        let accepting = Accepting { listener, ingress, worker, reserve: Reserve::new() };
+        future::or(stopped, accepting.for_ever(&registration)).await;
+        registration.forget(&accepting.listener.listener);
+        if accepting.listener.outlives {
+            return;
         }
-    }
+        for _ in 0..LAST_ACCEPTS {
+            match accepting.listener.next() {
+                Ok((socket, remote)) => accepting.start(socket, remote).await,
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(_) => return,
+            }
+        }
+    })
 }
 
 struct Accepting {
-    listener: Async<TcpListener>,
+    listener: PublicListener,
     ingress: Arc<Ingress>,
-    executor: Arc<Executor<'static>>,
+    worker: Worker,
     reserve: Arc<Reserve>,
 }
 
 impl Accepting {
-    async fn for_ever(&self) {
-        let address = self.listener.get_ref().local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
+    async fn for_ever(&self, registration: &Registration) {
+        let address = self.listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
         let mut pause = FIRST_PAUSE;
         let mut failures = Throttle::default();
         loop {
-            match self.listener.accept().await {
+            match poll_fn(|cx| registration.poll_accept(cx, || self.listener.next())).await {
                 Ok((socket, remote)) => {
                     pause = FIRST_PAUSE;
                     self.reserve.fill_up();
@@ -147,33 +161,34 @@ impl Accepting {
         }
     }
 
-    async fn start(&self, socket: Async<TcpStream>, remote: SocketAddr) {
-        let serving = self.begin(socket, remote, Door::Open).await;
-        self.executor.spawn(serving).detach();
+    async fn start(&self, socket: TcpStream, remote: SocketAddr) {
+        if let Some(serving) = self.begin(socket, remote, Door::Open).await {
+            self.worker.spawn(serving).detach();
+        }
     }
 
-    /// What serves a connection, as soon as there is a place for it.
+    /// What serves a connection, as soon as there is a place for it; nothing if the kernel has none among those that it tells
+    /// about.
     async fn begin(
         &self,
-        socket: Async<TcpStream>,
+        socket: TcpStream,
         remote: SocketAddr,
         door: Door,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let socket = Socket::new(socket, &self.worker, self.ingress.dead_after()).ok()?;
         let peer = remote.ip();
         let lines = self.ingress.admission().lines();
         let full = |cut: ClientKey| lines.capacity(Limit::Handshakes, cut.address(), Instant::now());
         let handshake = self.ingress.handshakes().begin(ClientKey::from(peer), full).await;
-        let socket = Socket::new(socket, self.ingress.dead_after());
-        Arc::clone(&self.ingress).serve(socket, peer, handshake, door)
+        Some(Arc::clone(&self.ingress).serve(socket, peer, handshake, door))
     }
 
     /// Takes a connection with a descriptor of the reserve, to refuse it. Whether there was one.
     async fn refuse_one(&self) -> bool {
         let Some(lent) = self.reserve.lend() else { return false };
-        let Ok((socket, remote)) = self.listener.get_ref().accept() else { return false };
-        let Ok(socket) = Async::new(socket) else { return false };
-        let refusing = self.begin(socket, remote, Door::Reserve).await;
-        self.executor.spawn(refuse(refusing, lent)).detach();
+        let Ok((socket, remote)) = self.listener.next() else { return false };
+        let Some(refusing) = self.begin(socket, remote, Door::Reserve).await else { return false };
+        self.worker.spawn(refuse(refusing, lent)).detach();
         true
     }
 }

@@ -9,6 +9,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use super::socket::Socket;
 use super::tls::TlsSocket;
 use crate::relay::transport::Transport;
+use crate::runtime::worker::Worker;
 
 /// Bytes both ways.
 #[derive(Debug)]
@@ -17,6 +18,16 @@ pub enum Stream {
     Plain(Socket),
     /// Encrypted on the way. In a box, so that a connection without does not pay for it.
     Tls(Box<TlsSocket>),
+}
+
+impl Stream {
+    /// From now on its readiness is told to `worker`'s tasks.
+    pub fn move_to(&mut self, worker: &Worker) {
+        match self {
+            Self::Plain(socket) => socket.move_to(worker),
+            Self::Tls(socket) => socket.move_to(worker),
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -67,6 +78,13 @@ impl Transport for Stream {
         match self {
             Self::Plain(_) => 0,
             Self::Tls(socket) => socket.begun(),
+        }
+    }
+
+    fn ask_again(&mut self) {
+        match self {
+            Self::Plain(socket) => socket.ask_again(),
+            Self::Tls(socket) => socket.ask_again(),
         }
     }
 

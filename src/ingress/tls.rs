@@ -27,6 +27,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use super::socket::Socket;
 use crate::relay::transport::Transport;
+use crate::runtime::worker::Worker;
 
 pub use handshake::{Handshaken, NoTls, accept};
 use records::{Opened, Sink, open, say_what_is_due, writer};
@@ -109,6 +110,11 @@ impl TlsSocket {
             at_end: false,
             silent: false,
         })
+    }
+
+    /// From now on its readiness is told to `worker`'s tasks.
+    pub(super) fn move_to(&mut self, worker: &Worker) {
+        self.socket.move_to(worker);
     }
 
     /// Reads from the socket once and takes what came apart. `Ready(0)`: nothing was said, or there will be nothing more
@@ -303,6 +309,10 @@ impl AsyncWrite for TlsSocket {
 impl Transport for TlsSocket {
     fn begun(&self) -> usize {
         self.begun
+    }
+
+    fn ask_again(&mut self) {
+        self.socket.ask_again();
     }
 
     fn has_heard(&mut self) -> bool {

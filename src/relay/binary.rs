@@ -86,9 +86,10 @@ where
     let mut leg = BinaryLeg { link, shared: Arc::clone(&shared), throttles: None };
     let end = session.run(&mut leg).await;
 
-    drop(claim);
     let cause = end.cause();
+    // Whoever sees the grace period sees why it began.
     shared.observer.connection_closed(Endpoint::Server, cause);
+    drop(claim);
     if !matches!(cause, CloseCause::PeerClosed | CloseCause::ShuttingDown) {
         event::connection_lost(&hello.server_id, None, cause);
     }

@@ -160,14 +160,20 @@ impl<S: Transport + Unpin> Session<S> {
             if ping && !std::mem::replace(&mut self.probed, true) {
                 self.wire.send_ping();
             }
-            more_to_write = match self.poll_write(cx) {
+            let mut written = self.poll_write(cx);
+            if written.is_pending() && self.stalls() {
+                // A peer that reads slowly takes something long before the kernel would wake us for it.
+                self.socket.ask_again();
+                written = self.poll_write(cx);
+                if written.is_pending() && self.stalls() {
+                    return Poll::Ready(self.ends(leg.write_failed(), DropReason::WriteFailed));
+                }
+            }
+            more_to_write = match written {
                 Poll::Ready(Ok(())) => more,
                 Poll::Ready(Err(_)) => return Poll::Ready(End::WriteFailed(leg.write_failed())),
                 // The socket will wake us.
                 Poll::Pending => {
-                    if self.deadlines.stalls(self.shared.now(), &self.shared.settings) {
-                        return Poll::Ready(self.ends(leg.write_failed(), DropReason::WriteFailed));
-                    }
                     blocked = true;
                     break;
                 }
@@ -189,10 +195,15 @@ impl<S: Transport + Unpin> Session<S> {
             }
             Poll::Pending => {
                 self.rest();
-                return self.poll_deadlines(leg, cx);
+                return self.poll_deadlines(cx);
             }
         }
         Poll::Pending
+    }
+
+    /// The socket takes nothing, and has not for too long.
+    fn stalls(&mut self) -> bool {
+        self.deadlines.stalls(self.shared.now(), &self.shared.settings)
     }
 
     /// The end with that close, unless another one came first and waits behind frames.
@@ -201,10 +212,14 @@ impl<S: Transport + Unpin> Session<S> {
     }
 
     /// Looks at what is due, with nothing left to read or write for now.
-    fn poll_deadlines(&mut self, leg: &impl Leg, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let now = self.shared.now();
         let next = match self.deadlines.due(now, &self.shared.settings) {
-            Due::WriteTimedOut => return Poll::Ready(self.ends(leg.write_failed(), DropReason::WriteFailed)),
+            // The next turn asks the socket again, and decides.
+            Due::WriteTimedOut => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Due::MessageTimedOut => {
                 return Poll::Ready(self.ends(Close::MessageTimedOut, DropReason::ReceiverClosed));
             }

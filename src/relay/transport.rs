@@ -14,6 +14,9 @@ pub trait Transport: AsyncRead + AsyncWrite {
         0
     }
 
+    /// The next write asks the kernel, even if it has not told of room since it had none.
+    fn ask_again(&mut self) {}
+
     /// Whether bytes came since this was last asked that no read has told of: they are of something that is not whole yet.
     fn has_heard(&mut self) -> bool {
         false

@@ -25,7 +25,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Drains, until all sessions have ended, `config.timeout` is over, or `cut` completes. Returns how many sessions had to
 /// be cut.
 pub(super) async fn drain(running: Running, config: &Drain, cut: impl Future<Output = ()>) -> usize {
-    let Running { hub, ingress, doorway: _doorway, accepting, metrics, retry_after, .. } = running;
+    let Running { hub, ingress, accepting, metrics, retry_after, .. } = running;
     let close = Close::ShuttingDown { retry_after };
     ingress.drain();
     within(config.timeout, accepting.stop()).await;

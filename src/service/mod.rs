@@ -2,14 +2,14 @@
 //!
 //! [`run`] takes the steps in order, so that *ready* is never a guess: the signal handlers, the public listener, the
 //! metrics thread (which must answer a scrape), then `READY=1`. From then on the calling thread, and as many more as
-//! `runtime.workers` asks for, run the executor on which everything lives that touches a WebSocket connection. The
-//! thread `ingress` has an executor of its own for connections that have not become one. A signal ends
+//! `runtime.workers` asks for, run the sessions: everything that touches a WebSocket connection. The
+//! thread `ingress` is for connections that have not become one. A signal ends
 //! that: SIGTERM and SIGINT drain, SIGHUP reads log level and certificate again.
 //!
-//! Threads: the callers of the executor (the main thread, and `worker-N`), `ingress`, and `metrics`.
+//! Threads: the workers (the main thread, and `worker-N`), `ingress` (all of these are a [`Worker`]), `metrics`, and
+//! async-io's, which keeps the timers.
 
 mod descriptors;
-mod doorway;
 mod drain;
 mod notes;
 mod reload;
@@ -26,10 +26,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_lite::future;
-use smol::Executor;
 
 use crate::config::{Drain, Loaded, Problems};
 use crate::event;
+use crate::runtime::worker::Worker;
 use crate::tls::material::Material;
 pub use reload::Load;
 use reload::Reloads;
@@ -118,15 +118,15 @@ pub fn run(loaded: &Loaded, passed: Passed, log: event::Handle, load: Load) -> R
     let capacity = descriptors::fit(loaded, descriptors::raise_limit()).map_err(ServiceError::Refused)?;
     start::announce_reduced(capacity);
     let material = Material::load(loaded).map_err(ServiceError::Refused)?;
-    let executor = Arc::new(Executor::new());
-    async_io::block_on(executor.run(async {
+    let main =
+        Worker::new().map_err(|error| ServiceError::System { what: "open an epoll instance", error })?;
+    main.block_on(async {
         let mut signals =
             Signals::new().map_err(|error| ServiceError::System { what: "handle signals", error })?;
-        let mut running = Running::start(loaded, places, capacity, material, &executor)?;
-        start::workers(loaded.config.runtime.workers, &executor)?;
-        executor.spawn(Arc::clone(&running.hub).keep_grace()).detach();
+        let mut running = Running::start(loaded, places, capacity, material, &main)?;
+        main.spawn(Arc::clone(&running.hub).keep_grace()).detach();
         let notes = Arc::clone(&running.notes);
-        let manager = Manager::start(&executor, &running.hub, notes, running.doorway.executor());
+        let manager = Manager::start(&main, &running.hub, notes, running.workers());
         let manager = Arc::new(manager);
         running.families.ready(true);
         manager.tell(systemd::ready);
@@ -134,12 +134,12 @@ pub fn run(loaded: &Loaded, passed: Passed, log: event::Handle, load: Load) -> R
         let drain = loaded.config.drain.clone();
         let mut reloads = Reloads::new(running.reloading(loaded.config.clone(), log, &manager), load);
         while next(&mut signals, &mut running).await? == Signal::Hangup {
-            reloads.begin(&executor);
+            reloads.begin(&main);
         }
         // One that is under way would say that it is done when systemd has been told of the stop.
         drop(reloads);
-        shut_down(running, &drain, &manager, &executor, &mut signals).await
-    }))
+        shut_down(running, &drain, &manager, &main, &mut signals).await
+    })
 }
 
 async fn next(signals: &mut Signals, running: &mut Running) -> Result<Signal, ServiceError> {
@@ -159,12 +159,12 @@ async fn shut_down(
     running: Running,
     drain: &Drain,
     manager: &Manager,
-    executor: &Executor<'static>,
+    main: &Worker,
     signals: &mut Signals,
 ) -> Result<(), ServiceError> {
     running.families.ready(false);
     manager.tell(systemd::stopping);
-    let extending = manager.extend_timeout(executor);
+    let extending = manager.extend_timeout(main);
     let began = Instant::now();
     let left = drain::drain(running, drain, async {
         loop {

@@ -9,8 +9,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use smol::Task;
 use smol::channel::Sender;
-use smol::{Executor, Task};
 
 use super::notes::Notes;
 use super::systemd;
@@ -18,6 +18,7 @@ use super::watch::Manager;
 use crate::config::{Config, LoadError, Loaded, TlsMode};
 use crate::event;
 use crate::metrics::families::Families;
+use crate::runtime::worker::Worker;
 use crate::tls::certificate::Certificate;
 use crate::tls::{Domains, Tls, files};
 
@@ -50,11 +51,11 @@ impl Reloads {
     }
 
     /// Begins a reload, which waits for those before it.
-    pub(super) fn begin(&mut self, executor: &Executor<'static>) {
+    pub(super) fn begin(&mut self, main: &Worker) {
         let before = self.last.take();
         let load = Arc::clone(&self.load);
         let state = Arc::clone(&self.state);
-        self.last = Some(executor.spawn(async move {
+        self.last = Some(main.spawn(async move {
             if let Some(before) = before {
                 before.await;
             }

@@ -1,16 +1,15 @@
 //! Everything that must be there before the relay is ready.
 
 use std::io;
+use std::iter;
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread;
 use std::time::Duration;
 
+use smol::Task;
 use smol::channel::{Sender, bounded};
-use smol::{Executor, Task};
 
 use super::ServiceError;
 use super::descriptors::Capacity;
-use super::doorway::Doorway;
 use super::notes::Notes;
 use super::reload;
 use super::sockets::{Place, Places};
@@ -28,6 +27,7 @@ use crate::metrics::server::{MetricsServer, MetricsThread};
 use crate::relay::hub::Hub;
 use crate::relay::observer::{Census, Counts};
 use crate::relay::settings::Settings;
+use crate::runtime::worker::{Worker, Workers};
 use crate::tls::material::Material;
 use crate::tls::{Tls, expiry};
 
@@ -38,7 +38,9 @@ const FIRST_SCRAPE: Duration = Duration::from_secs(5);
 pub(super) struct Running {
     pub(super) hub: Arc<Hub>,
     pub(super) ingress: Arc<Ingress>,
-    pub(super) doorway: Doorway,
+    /// Where connections are that have not become a WebSocket, and tasks that must not wait for frames.
+    doorway: Worker,
+    sessions: Arc<Workers>,
     pub(super) accepting: Accepting,
     pub(super) notes: Arc<Notes>,
     pub(super) families: Arc<Families>,
@@ -59,7 +61,7 @@ impl Running {
         places: Places,
         capacity: Capacity,
         material: Material,
-        executor: &Arc<Executor<'static>>,
+        main: &Worker,
     ) -> Result<Self, ServiceError> {
         let config = &loaded.config;
         let public = open_public(places.public)?;
@@ -83,27 +85,49 @@ impl Running {
         let dead_after = hub.shared().settings.silence();
         let admission = Admission::new(config, capacity.connections, dead_after, Arc::clone(&observer));
         let handshakes = Handshakes::new(capacity.handshakes, config.limits.handshake_timeout, observer);
+        let workers = Workers::start(main, config.runtime.workers)
+            .map_err(|error| ServiceError::System { what: "start a worker thread", error })?;
+        let sessions = Arc::new(workers);
         let ingress = Ingress::new(
             Arc::clone(&hub),
-            Arc::clone(executor),
+            Arc::clone(&sessions),
             Arc::clone(&admission),
             Arc::clone(&handshakes),
             tls.clone(),
             Duration::from_secs(retry_after),
         );
-        let doorway = Doorway::open()?;
-        doorway.executor().spawn(admission.keep()).detach();
-        doorway.executor().spawn(handshakes.keep()).detach();
+        let doorway = Worker::start("ingress")
+            .map_err(|error| ServiceError::System { what: "start the ingress thread", error })?;
+        doorway.spawn(admission.keep()).detach();
+        doorway.spawn(handshakes.keep()).detach();
         if let Some(tls) = &tls {
-            doorway.executor().spawn(expiry::keep(Arc::clone(tls))).detach();
+            doorway.spawn(expiry::keep(Arc::clone(tls))).detach();
         }
         let acme = acme.map(|acme| {
             let (ask, asked) = bounded(1);
-            doorway.executor().spawn(acme.keep(asked)).detach();
+            doorway.spawn(acme.keep(asked)).detach();
             ask
         });
-        let accepting = Accepting::start(public, Arc::clone(&ingress), doorway.executor());
-        Ok(Self { hub, ingress, doorway, accepting, notes, families, tls, acme, metrics, retry_after })
+        let accepting = Accepting::start(public, Arc::clone(&ingress), &doorway)
+            .map_err(|error| ServiceError::System { what: "watch listen.public", error })?;
+        Ok(Self {
+            hub,
+            ingress,
+            doorway,
+            sessions,
+            accepting,
+            notes,
+            families,
+            tls,
+            acme,
+            metrics,
+            retry_after,
+        })
+    }
+
+    /// Every thread that a connection can live on.
+    pub(super) fn workers(&self) -> Vec<Worker> {
+        iter::once(&self.doorway).chain(self.sessions.all()).cloned().collect()
     }
 
     /// What a reload works on.
@@ -132,10 +156,10 @@ pub(super) struct Accepting {
 }
 
 impl Accepting {
-    fn start(listener: PublicListener, ingress: Arc<Ingress>, executor: &Arc<Executor<'static>>) -> Self {
+    fn start(listener: PublicListener, ingress: Arc<Ingress>, worker: &Worker) -> io::Result<Self> {
         let (stop, stopped) = bounded(1);
-        let task = executor.spawn(listener::accept(listener, ingress, Arc::clone(executor), stopped));
-        Self { task, stop }
+        let task = worker.spawn(listener::accept(listener, ingress, worker.clone(), stopped)?);
+        Ok(Self { task, stop })
     }
 
     /// Waits for the end of accepting, which comes with [`Self::stop`] or not at all. If the task panicked, so does this:
@@ -181,20 +205,6 @@ pub(super) fn announce_reduced(capacity: Capacity) {
     if let Some(descriptors) = capacity.reduced_by {
         event::limits_reduced(capacity.connections, capacity.handshakes, descriptors);
     }
-}
-
-/// Starts the threads that run the executor beside the calling one. 0 is the default, which is one thread in all:
-/// a second one costs more CPU per frame than it brings, because async-io has one reactor that one thread polls
-/// at a time.
-pub(super) fn workers(workers: usize, executor: &Arc<Executor<'static>>) -> Result<(), ServiceError> {
-    for number in 2..=workers {
-        let executor = Arc::clone(executor);
-        thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || async_io::block_on(executor.run(std::future::pending::<()>())))
-            .map_err(|error| ServiceError::System { what: "start a worker thread", error })?;
-    }
-    Ok(())
 }
 
 fn settings(config: &Config) -> Settings {

@@ -1,7 +1,7 @@
 //! What systemd is told while the relay runs: ready, the status line, the watchdog, stopping, and that stopping goes on.
 //!
-//! Status and watchdog are tasks of the executor that forwards frames, and each time, the executor of the ingress thread is
-//! asked for a sign of life first. If one of the two is wedged, the watchdog is not fed, and systemd restarts the service.
+//! Status and watchdog are tasks of the main thread, and each time, every thread that connections live on is
+//! asked for a sign of life first. If one of them is wedged, the watchdog is not fed, and systemd restarts the service.
 //!
 //! The messages themselves are sent from helper threads, in the order in which they were given: a service manager
 //! that does not read its socket blocks whoever writes to it, and that must not be who forwards frames, nor keep the
@@ -13,14 +13,15 @@ use std::time::Duration;
 
 use async_io::Timer;
 use futures_lite::future;
+use smol::Task;
 use smol::channel::{Receiver, Sender, WeakSender, unbounded};
-use smol::{Executor, Task};
 
 use super::notes::Notes;
 use super::systemd;
 use crate::event;
 use crate::relay::hub::Hub;
 use crate::relay::observer::{Census, Counts};
+use crate::runtime::worker::Worker;
 
 /// How often the status line may change.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,23 +46,21 @@ pub(super) struct Manager {
 
 impl Manager {
     /// Starts the tasks, as far as systemd listens.
-    pub(super) fn start(
-        executor: &Arc<Executor<'static>>,
-        hub: &Arc<Hub>,
-        notes: Arc<Notes>,
-        ingress: &Arc<Executor<'static>>,
-    ) -> Self {
+    pub(super) fn start(main: &Worker, hub: &Arc<Hub>, notes: Arc<Notes>, workers: Vec<Worker>) -> Self {
         let (messages, queue) = unbounded();
         let (done, sent) = unbounded();
-        executor.spawn(send(queue, done)).detach();
+        main.spawn(send(queue, done)).detach();
         let manager = Self { messages, hub: Arc::clone(hub), notes, sent };
         if systemd::is_listening() {
-            executor
-                .spawn(keep_status(Arc::clone(hub), Arc::clone(&manager.notes), manager.messages.downgrade()))
-                .detach();
+            main.spawn(keep_status(
+                Arc::clone(hub),
+                Arc::clone(&manager.notes),
+                manager.messages.downgrade(),
+            ))
+            .detach();
             if let Some(interval) = systemd::watchdog_interval() {
                 let messages = manager.messages.downgrade();
-                executor.spawn(feed_watchdog(interval, messages, Arc::clone(ingress))).detach();
+                main.spawn(feed_watchdog(interval, messages, workers)).detach();
             }
         }
         manager
@@ -83,11 +82,10 @@ impl Manager {
 
     /// Tells systemd that the shutdown goes on, until the task is dropped.
     #[must_use]
-    pub(super) fn extend_timeout(&self, executor: &Executor<'static>) -> Option<Task<()>> {
+    pub(super) fn extend_timeout(&self, main: &Worker) -> Option<Task<()>> {
         let messages = self.messages.downgrade();
-        systemd::is_listening().then(|| {
-            executor.spawn(repeat(EXTENSION_INTERVAL, messages, || systemd::extend_timeout(EXTENSION)))
-        })
+        systemd::is_listening()
+            .then(|| main.spawn(repeat(EXTENSION_INTERVAL, messages, || systemd::extend_timeout(EXTENSION))))
     }
 
     /// Waits until everything was sent, though not for ever.
@@ -138,10 +136,12 @@ fn status_line(counts: Counts, notes: &Notes) -> String {
 /// Messages that may wait while the manager does not read; more of the same would tell it nothing.
 const BACKLOG: usize = 8;
 
-/// Tells systemd at every `interval` that both executors run.
-async fn feed_watchdog(interval: Duration, messages: WeakSender<Message>, ingress: Arc<Executor<'static>>) {
+/// Tells systemd at every `interval` that all of `workers` run.
+async fn feed_watchdog(interval: Duration, messages: WeakSender<Message>, workers: Vec<Worker>) {
     loop {
-        ingress.spawn(async {}).await;
+        for worker in &workers {
+            worker.spawn(async {}).await;
+        }
         let Some(messages) = messages.upgrade() else { return };
         post(&messages, systemd::watchdog);
         drop(messages);

@@ -1,0 +1,162 @@
+//! A thread that runs tasks, and the sockets that they live on.
+//!
+//! What runs on one worker never waits for what runs on another. A panic costs the task that it happened in.
+
+use std::future::{self, Future, poll_fn};
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::io;
+use std::iter;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+
+use smol::{Executor, Task};
+
+use super::reactor::Reactor;
+use super::source::Registration;
+
+/// An executor and a reactor. Clones are the same worker.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    executor: Arc<Executor<'static>>,
+    reactor: Arc<Reactor>,
+}
+
+impl Worker {
+    /// One for [`Worker::block_on`].
+    ///
+    /// # Errors
+    /// What the operating system says; there may be no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { executor: Arc::default(), reactor: Reactor::new()? })
+    }
+
+    /// One with a thread of its own, of that name, which ends with the process.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn start(name: &str) -> io::Result<Self> {
+        let worker = Self::new()?;
+        let running = worker.clone();
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            loop {
+                // The panic's own message went to stderr.
+                let _ = catch_unwind(AssertUnwindSafe(|| running.block_on(future::pending::<()>())));
+            }
+        })?;
+        Ok(worker)
+    }
+
+    /// Runs the tasks on the calling thread until `future` is done.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.reactor.block_on(self.executor.run(when_woken(future, &self.reactor)))
+    }
+
+    /// Starts a task.
+    pub fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Task<T> {
+        self.executor.spawn(future)
+    }
+
+    /// Registers a socket, which must be non-blocking: its readiness is told here from now on.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn register(&self, socket: impl AsFd) -> io::Result<Registration> {
+        self.reactor.register(socket)
+    }
+}
+
+/// `future`, polled only when it has been woken itself. An executor polls what it runs beside its tasks whenever there is anything to
+/// do for any of them.
+fn when_woken<T>(future: impl Future<Output = T>, reactor: &Arc<Reactor>) -> impl Future<Output = T> {
+    struct Own {
+        woken: AtomicBool,
+        reactor: Arc<Reactor>,
+    }
+
+    impl Wake for Own {
+        fn wake(self: Arc<Self>) {
+            self.wake_by_ref();
+        }
+
+        fn wake_by_ref(self: &Arc<Self>) {
+            self.woken.store(true, Ordering::Release);
+            self.reactor.wake_by_ref();
+        }
+    }
+
+    let own = Arc::new(Own { woken: AtomicBool::new(true), reactor: Arc::clone(reactor) });
+    async move {
+        let mut future = pin!(future);
+        let waker = Waker::from(Arc::clone(&own));
+        poll_fn(|_| {
+            if own.woken.swap(false, Ordering::AcqRel) {
+                future.as_mut().poll(&mut Context::from_waker(&waker))
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+/// The workers that sessions run on. All of a server-id run on the same one: they hand each other what they read, and so never
+/// to another thread.
+#[derive(Debug)]
+pub struct Workers {
+    first: Worker,
+    others: Vec<Worker>,
+    /// Keyed, so that nobody can choose server-ids that crowd together.
+    hasher: RandomState,
+}
+
+impl Workers {
+    /// `first`, which somebody else runs, and as many more as make `count`, each with a thread.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn start(first: &Worker, count: usize) -> io::Result<Self> {
+        let others = (2..=count)
+            .map(|number| Worker::start(&format!("worker-{number}")))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { first: first.clone(), others, hasher: RandomState::new() })
+    }
+
+    /// The one for this server-id.
+    pub fn of(&self, server_id: &impl Hash) -> &Worker {
+        if self.others.is_empty() {
+            return &self.first;
+        }
+        let count = self.others.len() as u64 + 1;
+        let which = self.hasher.hash_one(server_id) % count;
+        usize::try_from(which).ok().and_then(|which| self.others.get(which)).unwrap_or(&self.first)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Worker> {
+        iter::once(&self.first).chain(&self.others)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::block_on;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_costs_one_task() {
+        let worker = Worker::start("test").unwrap();
+        let other = worker.spawn(async {
+            smol::future::yield_now().await;
+            7
+        });
+        worker.spawn(async { panic!("on purpose") }).detach();
+        assert_eq!(block_on(other), 7);
+        assert_eq!(block_on(worker.spawn(async { 8 })), 8);
+    }
+}
