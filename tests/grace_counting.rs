@@ -42,7 +42,7 @@ fn cut_of(outbox: &Outbox) -> Option<Cut> {
 }
 
 fn frame() -> Item {
-    Item::Frame(Frame { text: "1".to_owned(), payload: 1, read_at: Instant::now() })
+    Item::Frame(Frame { text: "1".into(), payload: 1, read_at: Instant::now() })
 }
 
 fn counts(connected_binaries: usize, connected_phones: usize, gracing_binaries: usize) -> Counts {

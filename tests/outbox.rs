@@ -265,7 +265,7 @@ fn the_end_returns_what_is_left_and_settles_it() {
     for text in ["1", "2", "3"] {
         outbox.push(frame(text)).unwrap();
     }
-    outbox.push(Item::Notice("4".to_owned())).unwrap();
+    outbox.push(Item::Notice("4".into())).unwrap();
     let session = Poller::new();
     assert_eq!(session.take(&outbox, 1).1, ["1"]);
     let left: Vec<String> = outbox.end().iter().map(name).collect();

@@ -31,6 +31,10 @@ mod close {
     pub(super) use pyrycode_relay::relay::close::Close;
 }
 
+mod text {
+    pub(super) use pyrycode_relay::relay::text::Text;
+}
+
 mod observer {
     pub(super) use pyrycode_relay::relay::observer::{Direction, DropReason, Endpoint, Observer};
 }

@@ -140,7 +140,7 @@ impl BinaryLeg {
     }
 
     fn deliver(&self, phone: &PhoneLink, frame: &str, close: Option<Close>, read_at: Instant) {
-        let frame = Frame { text: frame.to_owned(), payload: frame.len(), read_at };
+        let frame = Frame { text: frame.into(), payload: frame.len(), read_at };
         match phone.outbox.push(Item::Frame(frame)) {
             Ok(()) => {
                 if let Some(close) = close {

@@ -69,18 +69,16 @@ impl ConnId {
     }
 
     /// Appends the text to `out`. The path of every frame: it does without the formatting machinery.
-    pub(crate) fn push_to(self, out: &mut String) {
-        out.push_str(PREFIX);
-        for byte in self.0.to_be_bytes() {
-            out.push(hex_digit(byte >> 4));
-            out.push(hex_digit(byte & 0xf));
-        }
+    pub(crate) fn push_to(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(PREFIX.as_bytes());
+        let digits = self.0.to_be_bytes().map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 0xf)]);
+        out.extend_from_slice(digits.as_flattened());
     }
 }
 
 /// The lowercase hex digit for a value below 16.
-fn hex_digit(value: u8) -> char {
-    char::from(if value < 10 { b'0' + value } else { b'a' + (value - 10) })
+fn hex_digit(value: u8) -> u8 {
+    if value < 10 { b'0' + value } else { b'a' + (value - 10) }
 }
 
 impl fmt::Display for ConnId {
@@ -129,9 +127,9 @@ mod tests {
             (u64::MAX, "c-ffffffffffffffff"),
         ] {
             let id = ConnId::from_u64(number);
-            let mut pushed = String::new();
+            let mut pushed = Vec::new();
             id.push_to(&mut pushed);
-            assert_eq!(pushed, text);
+            assert_eq!(pushed, text.as_bytes());
             assert_eq!(id.to_string(), text);
             assert_eq!(ConnId::parse(text), Some(id));
             assert_eq!(text.len(), ConnId::TEXT_LEN);

@@ -101,7 +101,8 @@ impl<S: Transport + Unpin> Newcomer<S> {
     #[expect(clippy::option_option, reason = "a close frame may have no code")]
     fn closed_with(&self, max_message: usize) -> Option<Option<u16>> {
         let mut wire = Wire::new(max_message);
-        let mut input = self.already_read.as_slice();
+        let mut read = self.already_read.clone();
+        let mut input = read.as_mut_slice();
         while let Ok(Some(received)) = wire.receive(&mut input) {
             if let Received::Close(code) = received {
                 return Some(code);

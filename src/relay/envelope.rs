@@ -22,6 +22,7 @@ use std::fmt;
 use serde::de::IgnoredAny;
 
 use super::conn_id::ConnId;
+use super::text::Text;
 
 pub use close_code::{CloseCode, is_legal_close_code};
 pub use from_binary::{FromBinary, Malformed, unwrap, unwrap_text};
@@ -81,29 +82,29 @@ pub fn check_frame_text(message: &str) -> Result<&str, NotJson> {
 
 /// Puts the envelope around a phone's frame: `{"conn_id":"c-…","frame":<frame>}` (PROTOCOL § 3).
 ///
-/// `frame` must have passed [`check_frame`]; it is spliced in as it is. The text's capacity is its length.
+/// `frame` must have passed [`check_frame`]; it is spliced in as it is.
 ///
 /// ```
 /// use pyrycode_relay::relay::{conn_id::ConnId, envelope::wrap};
 ///
 /// let text = wrap(ConnId::from_u64(7), "[1, 2]");
-/// assert_eq!(text, r#"{"conn_id":"c-0000000000000007","frame":[1, 2]}"#);
+/// assert_eq!(text.as_bytes(), br#"{"conn_id":"c-0000000000000007","frame":[1, 2]}"#);
 /// ```
 #[must_use]
-pub fn wrap(conn_id: ConnId, frame: &str) -> String {
-    let mut text = String::with_capacity(WRAP_OVERHEAD + frame.len());
-    text.push_str(BEFORE_CONN_ID);
-    conn_id.push_to(&mut text);
-    text.push_str(BEFORE_FRAME);
-    text.push_str(frame);
-    text.push_str(END);
-    text
+pub fn wrap(conn_id: ConnId, frame: &str) -> Text {
+    Text::new(WRAP_OVERHEAD + frame.len(), |out| {
+        out.extend_from_slice(BEFORE_CONN_ID.as_bytes());
+        conn_id.push_to(out);
+        out.extend_from_slice(BEFORE_FRAME.as_bytes());
+        out.extend_from_slice(frame.as_bytes());
+        out.extend_from_slice(END.as_bytes());
+    })
 }
 
 /// What a binary is told when one of its phones is gone: `{"conn_id":"c-…","close_code":N}` (PROTOCOL § 3).
 #[must_use]
-pub fn close_notice(conn_id: ConnId, code: u16) -> String {
-    format!("{BEFORE_CONN_ID}{conn_id}{BEFORE_CLOSE_CODE}{code}{END}")
+pub fn close_notice(conn_id: ConnId, code: u16) -> Text {
+    format!("{BEFORE_CONN_ID}{conn_id}{BEFORE_CLOSE_CODE}{code}{END}").as_str().into()
 }
 
 #[cfg(test)]
@@ -205,21 +206,22 @@ mod tests {
     }
 
     #[test]
-    fn wrapping_splices_and_reserves_exactly() {
+    fn wrapping_splices() {
         let conn_id = ConnId::from_u64(0xab);
         let text = wrap(conn_id, " {\"v\" : 2.50 } ");
-        assert_eq!(text, "{\"conn_id\":\"c-00000000000000ab\",\"frame\": {\"v\" : 2.50 } }");
+        assert_eq!(text.as_bytes(), br#"{"conn_id":"c-00000000000000ab","frame": {"v" : 2.50 } }"#);
         for frame in ["1", "\"\u{20ac}\"", "[[[]]]"] {
             let text = wrap(conn_id, frame);
             assert_eq!(text.len(), frame.len() + WRAP_OVERHEAD);
-            assert_eq!(text.capacity(), text.len());
         }
     }
 
     #[test]
     fn a_close_notice_has_two_keys() {
         let conn_id = ConnId::from_u64(u64::MAX);
-        assert_eq!(close_notice(conn_id, 1001), r#"{"conn_id":"c-ffffffffffffffff","close_code":1001}"#);
-        assert_eq!(close_notice(conn_id, 4999), r#"{"conn_id":"c-ffffffffffffffff","close_code":4999}"#);
+        for code in [1001, 4999] {
+            let expected = format!(r#"{{"conn_id":"c-ffffffffffffffff","close_code":{code}}}"#);
+            assert_eq!(close_notice(conn_id, code).as_bytes(), expected.as_bytes());
+        }
     }
 }

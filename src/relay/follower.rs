@@ -8,7 +8,8 @@
 //! - A message is refused for its size from the header that makes it too large (PROTOCOL § 4), fragments added up. The
 //!   library adds them up when it has them.
 //! - A close is answered with the peer's code (PROTOCOL § 5). The library replaces some.
-//! - An idle connection keeps no buffer. Between two messages the library holds nothing, so that it can be made anew.
+//! - An idle connection keeps no buffer. Between two messages the library holds nothing, so that it can be made anew: it is given
+//!   one frame at a time.
 //! - A message has to be complete in a bounded time (PROTOCOL § 4), so its beginning must be seen.
 //!
 //! Headers are looked at byte by byte, because they may arrive in any pieces; payloads are skipped over. Whether a
@@ -80,13 +81,16 @@ impl Follower {
     }
 
     /// `bytes` come next. Turns text opcodes into binary ones, and returns how many of the bytes may be passed on:
-    /// all, or those up to the end of the header that makes a message too large.
+    /// those up to the end of a frame, or of the header that makes a message too large.
     pub(super) fn follow(&mut self, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         while !self.too_big {
             let skip = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len() - at);
             self.skip -= skip as u64;
             at += skip;
+            if at > 0 && self.is_between_frames() {
+                break;
+            }
             let Some(byte) = bytes.get_mut(at) else { break };
             self.step(byte);
             at += 1;
@@ -99,9 +103,19 @@ impl Follower {
         self.too_big
     }
 
+    /// A message begins that goes by at once, in a single frame, and is not shown to the library. Returns its ordinal.
+    pub(super) fn goes_by(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
+
+    fn is_between_frames(&self) -> bool {
+        matches!(self.next, Next::Opcode) && self.skip == 0
+    }
+
     /// No frame and no message is under way.
     pub(super) fn is_between_messages(&self) -> bool {
-        matches!(self.next, Next::Opcode) && self.skip == 0 && self.message == 0 && self.fin
+        self.is_between_frames() && self.message == 0 && self.fin
     }
 
     /// The message that is under way, by its ordinal. A control frame between messages counts as one.
@@ -112,6 +126,11 @@ impl Follower {
     /// The message or control frame that would be next, by its ordinal.
     pub(super) fn next_up(&self) -> u64 {
         self.begun + 1
+    }
+
+    /// A close frame came.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// The code in the close frame that came, if it had one.
@@ -201,8 +220,12 @@ mod tests {
         let mut passed = Vec::new();
         for piece in bytes.chunks(size) {
             let mut piece = piece.to_vec();
-            let count = follower.follow(&mut piece);
-            passed.extend_from_slice(&piece[..count]);
+            let mut rest = piece.as_mut_slice();
+            while !rest.is_empty() && !follower.is_too_big() {
+                let count = follower.follow(rest);
+                passed.extend_from_slice(&rest[..count]);
+                rest = &mut rest[count..];
+            }
         }
         passed
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Entries for which an empty ledger keeps its memory.
-const IDLE_CAPACITY: usize = 4;
+const IDLE_CAPACITY: usize = 16;
 
 /// One message in the outgoing buffer.
 #[derive(Debug)]

@@ -28,6 +28,7 @@ use super::budget::{Budget, BudgetTurn, Request};
 use super::close::Close;
 use super::observer::{Direction, DropReason, Endpoint, Observer};
 use super::sync::{Mutex, MutexGuard, PoisonError};
+use super::text::Text;
 
 /// What an item costs beyond its text, in bytes: its place in the queue and the frame header around it.
 pub const ITEM_OVERHEAD: usize = 64;
@@ -36,7 +37,7 @@ pub const ITEM_OVERHEAD: usize = 64;
 #[derive(Debug)]
 pub struct Frame {
     /// What is written: towards a binary the whole envelope, towards a phone the inner frame.
-    pub text: String,
+    pub text: Text,
     /// The inner frame's length in bytes.
     pub payload: usize,
     /// When its last byte was read.
@@ -49,7 +50,7 @@ pub enum Item {
     /// A counted frame.
     Frame(Frame),
     /// A close notice: written like a frame, never counted as one.
-    Notice(String),
+    Notice(Text),
 }
 
 impl Item {
@@ -374,7 +375,7 @@ impl Outbox {
 }
 
 /// Items for which an empty queue keeps its memory.
-const IDLE_CAPACITY: usize = 4;
+const IDLE_CAPACITY: usize = 16;
 
 /// Nothing is taken in any more: whoever waits hears of it, and so does the session.
 fn end_line(mut state: MutexGuard<'_, State>) {

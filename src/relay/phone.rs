@@ -26,6 +26,7 @@ use super::outbox::{Frame, Item, Turn};
 use super::registry::ServerId;
 use super::session::{Leg, Session, refuse};
 use super::shared::Shared;
+use super::text::Text;
 use super::transport::Transport;
 use crate::event;
 
@@ -192,7 +193,7 @@ impl Leg for PhoneLeg {
 
 /// Queues what a phone whose connection ended still owes its binary, the frames that wait and the notice, and gives the
 /// phone's place back.
-async fn depart(mut leg: PhoneLeg, notice: Option<String>) {
+async fn depart(mut leg: PhoneLeg, notice: Option<Text>) {
     leg.waiting.extend(notice.map(Item::Notice));
     poll_fn(|cx| leg.poll_deliver(cx)).await;
 }

@@ -37,6 +37,7 @@ use super::ledger::Ledger;
 use super::observer::DropReason;
 use super::outbox::{Cut, Item, Outbox, Taken};
 use super::shared::Shared;
+use super::text::Text;
 use super::transport::Transport;
 use super::wire::Wire;
 pub(super) use farewell::refuse;
@@ -102,6 +103,10 @@ pub struct Session<S> {
     closing: Option<Close>,
     /// Somebody waits for the peer to say something.
     probed: bool,
+    /// The last read left nothing in the socket.
+    emptied: bool,
+    /// What time it is in this turn, as far as it was looked at: a clock that is asked once less for each frame is felt.
+    turn: Option<Instant>,
 }
 
 impl<S> std::fmt::Debug for Session<S> {
@@ -135,6 +140,8 @@ impl<S: Transport + Unpin> Session<S> {
             unflushed: false,
             closing: None,
             probed: false,
+            emptied: false,
+            turn: None,
         }
     }
 
@@ -151,6 +158,7 @@ impl<S: Transport + Unpin> Session<S> {
     fn poll_run(&mut self, leg: &mut impl Leg, cx: &mut Context<'_>) -> Poll<End> {
         let mut more_to_write = true;
         let mut blocked = false;
+        self.turn = None;
         for _ in 0..WRITE_ROUNDS {
             let Taken { cut, closing, more, ping } = self.take_from_outbox(cx);
             if let Some(Cut { close, reason }) = cut {
@@ -185,7 +193,12 @@ impl<S: Transport + Unpin> Session<S> {
                 break;
             }
         }
-        match self.poll_read(leg, cx) {
+        let mut read = self.poll_read(leg, cx);
+        if matches!(read, Poll::Ready(Ok(()))) && self.emptied {
+            // Most likely there is nothing more, and nobody else needs to wait for this to be found out.
+            read = self.poll_read(leg, cx);
+        }
+        match read {
             Poll::Ready(Ok(())) => cx.waker().wake_by_ref(),
             Poll::Ready(Err(End::Ours(close, reason))) => return Poll::Ready(self.ends(close, reason)),
             Poll::Ready(Err(end)) => return Poll::Ready(end),
@@ -203,7 +216,18 @@ impl<S: Transport + Unpin> Session<S> {
 
     /// The socket takes nothing, and has not for too long.
     fn stalls(&mut self) -> bool {
-        self.deadlines.stalls(self.shared.now(), &self.shared.settings)
+        let now = self.now();
+        self.deadlines.stalls(now, &self.shared.settings)
+    }
+
+    /// What time it is in this turn.
+    fn now(&mut self) -> Instant {
+        *self.turn.get_or_insert_with(|| self.shared.now())
+    }
+
+    /// What time it is at this moment.
+    fn look_at_clock(&mut self) -> Instant {
+        *self.turn.insert(self.shared.now())
     }
 
     /// The end with that close, unless another one came first and waits behind frames.
@@ -213,7 +237,7 @@ impl<S: Transport + Unpin> Session<S> {
 
     /// Looks at what is due, with nothing left to read or write for now.
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let now = self.shared.now();
+        let now = self.now();
         let next = match self.deadlines.due(now, &self.shared.settings) {
             // The next turn asks the socket again, and decides.
             Due::WriteTimedOut => {
@@ -270,9 +294,9 @@ impl<S: Transport + Unpin> Session<S> {
         })
     }
 
-    fn append(&mut self, text: String, cost: usize, frame: Option<(usize, Instant)>) {
+    fn append(&mut self, text: Text, cost: usize, frame: Option<(usize, Instant)>) {
         let ahead = self.wire.unwritten_messages();
-        let length = self.wire.send_text(text);
+        let length = self.wire.send(text);
         self.ledger.add(ahead, length, cost, frame);
     }
 
@@ -316,7 +340,7 @@ impl<S: Transport + Unpin> Session<S> {
     }
 
     fn count_written(&mut self) {
-        let now = self.shared.now();
+        let now = self.look_at_clock();
         let mut settled = 0;
         while let Some(sent) = self.ledger.pop_written() {
             settled += sent.cost;

@@ -1,13 +1,16 @@
 //! The WebSocket protocol of one connection, apart from its socket: bytes in, messages out; messages in, bytes
 //! out.
 //!
-//! The protocol is tungstenite's: [`WebSocketContext`] reads frames, joins fragments, checks what RFC 6455 asks a
-//! server to check, and answers pings; its `Frame` writes them. It is driven on two plain buffers instead of a
-//! stream, because a frame counts as forwarded when its last byte is with the kernel, so the end of each one in the
-//! outgoing bytes must be known ([`Wire::written`]), and because a peer's close is answered with its code and no
-//! reason (PROTOCOL § 5), where the library would echo the reason: after a close arrived, the library is not asked to
-//! speak again. What else the protocol promises beyond what the library does is with the `follower` of the incoming
-//! bytes.
+//! The protocol is tungstenite's, driven on plain buffers instead of a stream, because a frame counts as forwarded when its last
+//! byte is with the kernel, so the end of each one in the outgoing bytes must be known ([`Wire::written`]), and because a peer's
+//! close is answered with its code and no reason (PROTOCOL § 5), where the library would echo the reason: after a close arrived, the
+//! library is not asked to speak again.
+//!
+//! A message that comes in a single frame, as nearly all do, needs no more of the library than its `FrameHeader`: it is unmasked and
+//! handed on where it stands ([`super::incoming`]). Everything else, control frames, fragments and whatever may not be, is the matter of
+//! its [`WebSocketContext`], which joins fragments, checks what RFC 6455 asks a server to check, and answers pings. A connection has one
+//! only while it is needed. What else the protocol promises beyond what the library does is with the `follower` of the bytes on the
+//! way to it.
 //!
 //! Outgoing bytes are in two buffers: messages, and control frames (pings, pongs, the close). Control frames never wait
 //! behind a message that has not begun ([`Wire::unwritten`]).
@@ -15,30 +18,28 @@
 use std::io::{self, Read, Write};
 
 use async_tungstenite::tungstenite::error::Error as WsError;
-use async_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use async_tungstenite::tungstenite::{Bytes, Message};
+use async_tungstenite::tungstenite::{Bytes, Message as WsMessage};
 
 use super::envelope::is_legal_close_code;
 use super::follower::Follower;
+use super::incoming::{Message, Part, Single, single};
+use super::outgoing::Outgoing;
+use super::text::Text;
 
-/// The library's read buffer, in bytes: allocated with the connection, so it is small. A larger message grows it.
+/// The library's read buffer, in bytes: allocated when it is needed, and grown by a larger message.
 const READ_BUFFER: usize = 512;
 
-/// Capacity that an empty outgoing buffer may keep, in bytes.
-const IDLE_OUTPUT: usize = 1024;
+/// Capacity that an empty buffer of control frames may keep, in bytes.
 const IDLE_CONTROL: usize = 256;
-
-/// Written bytes at the front of the outgoing buffer beyond which the rest is moved down, so that a receiver that
-/// is always a little behind does not make the buffer grow.
-const COMPACT_AT: usize = 64 * 1024;
 
 /// What arrived.
 #[derive(Debug)]
-pub enum Received {
+pub enum Received<'i> {
     /// A message, text or binary. Whether it is UTF-8 was not looked at.
-    Message(Bytes),
+    Message(Message<'i>),
     /// The peer's close frame, with its code if it had one. Nothing after it is read.
     Close(Option<u16>),
 }
@@ -55,15 +56,13 @@ pub enum Broken {
 /// The protocol state and outgoing bytes of one connection.
 #[derive(Debug)]
 pub struct Wire {
-    ws: WebSocketContext,
-    incoming: Follower,
     max_message: usize,
-    /// The library's read buffer grew for a message, and keeps what it grew to.
-    grown: bool,
-    /// Messages to write.
-    output: Vec<u8>,
-    /// Where the unwritten part of `output` begins.
-    start: usize,
+    follower: Follower,
+    /// A message of a single frame that is not complete, and its ordinal.
+    part: Option<(Part, u64)>,
+    /// The library's side. Between two messages it holds nothing, and can be made anew.
+    library: Option<Box<WebSocketContext>>,
+    messages: Outgoing,
     /// Control frames to write.
     control: Vec<u8>,
     /// The first control frame is half written.
@@ -75,74 +74,115 @@ impl Wire {
     #[must_use]
     pub fn new(max_message: usize) -> Self {
         Self {
-            ws: library(max_message),
-            incoming: Follower::new(max_message),
             max_message,
-            grown: false,
-            output: Vec::new(),
-            start: 0,
+            follower: Follower::new(max_message),
+            part: None,
+            library: None,
+            messages: Outgoing::default(),
             control: Vec::new(),
             control_begun: false,
         }
     }
 
     /// Takes bytes from `input` until they complete something. `None`: all of `input` was taken and more is
-    /// needed.
+    /// needed. What is taken is unmasked in place.
     ///
     /// # Errors
     /// The peer broke a rule; the connection must end.
-    pub fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Received>, Broken> {
+    pub fn receive<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Received<'i>>, Broken> {
         loop {
-            let mut pipe = Pipe { input, incoming: &mut self.incoming, output: &mut self.control };
-            return match self.ws.read(&mut pipe) {
-                Ok(Message::Text(text)) => Ok(Some(self.message(text.into()))),
-                Ok(Message::Binary(bytes)) => Ok(Some(self.message(bytes))),
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => continue,
-                Ok(Message::Close(_)) => match self.incoming.close_code() {
-                    Some(code) if !is_legal_close_code(code) => Err(Broken::Protocol),
-                    code => Ok(Some(Received::Close(code))),
-                },
-                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-                Err(WsError::Capacity(_)) => Err(Broken::TooBig),
-                Err(_) if self.incoming.is_too_big() => Err(Broken::TooBig),
-                // This includes a close frame whose reason is not UTF-8.
-                Err(_) => Err(Broken::Protocol),
-            };
+            if let Some((mut part, ordinal)) = self.part.take() {
+                if part.take(input) {
+                    return Ok(Some(Received::Message(part.into_message())));
+                }
+                self.part = Some((part, ordinal));
+                return Ok(None);
+            }
+            if self.follower.is_between_messages() && !self.follower.is_closed() {
+                match single(input, self.max_message) {
+                    Single::Whole(message) => {
+                        self.follower.goes_by();
+                        return Ok(Some(Received::Message(message)));
+                    }
+                    Single::Part(part) => {
+                        self.part = Some((part, self.follower.goes_by()));
+                        continue;
+                    }
+                    Single::Nothing => return Ok(None),
+                    Single::Other => {}
+                }
+            }
+            if let Some(received) = self.ask_library(input)? {
+                return Ok(Some(received));
+            }
+            if input.is_empty() {
+                return Ok(None);
+            }
         }
     }
 
-    fn message(&mut self, bytes: Bytes) -> Received {
-        self.grown |= bytes.len() > READ_BUFFER;
-        Received::Message(bytes)
+    /// Shows the library the bytes up to the end of the frame that they are in. `None`: that completed nothing that concerns anybody.
+    fn ask_library<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Received<'i>>, Broken> {
+        let max_message = self.max_message;
+        let library = self.library.get_or_insert_with(|| Box::new(library(max_message)));
+        let mut pipe = Pipe { input, follower: &mut self.follower, output: &mut self.control };
+        match library.read(&mut pipe) {
+            Ok(WsMessage::Text(text)) => Ok(Some(Received::Message(Bytes::from(text).into()))),
+            Ok(WsMessage::Binary(bytes)) => Ok(Some(Received::Message(bytes.into()))),
+            // The answer stands ready. It only fails once a close came, and this was none.
+            Ok(WsMessage::Ping(_)) => {
+                let _ = library.flush(&mut pipe);
+                Ok(None)
+            }
+            Ok(WsMessage::Pong(_) | WsMessage::Frame(_)) => Ok(None),
+            Ok(WsMessage::Close(_)) => match self.follower.close_code() {
+                Some(code) if !is_legal_close_code(code) => Err(Broken::Protocol),
+                code => Ok(Some(Received::Close(code))),
+            },
+            Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(WsError::Capacity(_)) => Err(Broken::TooBig),
+            Err(_) if self.follower.is_too_big() => Err(Broken::TooBig),
+            // This includes a close frame whose reason is not UTF-8.
+            Err(_) => Err(Broken::Protocol),
+        }
     }
 
     /// The message that the bytes received so far end in the middle of: its ordinal among all messages and control
     /// frames. If bytes are on their way that this has not seen, they count as the beginning of the next.
     #[must_use]
     pub fn message_under_way(&self, more: bool) -> Option<u64> {
-        self.incoming.under_way().or_else(|| more.then(|| self.incoming.next_up()))
+        let part = self.part.as_ref().map(|(_, ordinal)| *ordinal);
+        part.or_else(|| self.follower.under_way()).or_else(|| more.then(|| self.follower.next_up()))
     }
 
     /// Appends a text message. Returns how many bytes it takes on the wire.
-    pub fn send_text(&mut self, text: String) -> usize {
-        append(&mut self.output, Frame::message(Bytes::from(text), OpCode::Data(Data::Text), true))
+    pub fn send(&mut self, text: Text) -> usize {
+        let frame = text.into_frame();
+        let length = frame.len();
+        self.messages.push(frame);
+        length
     }
 
     /// Appends a ping to the control frames.
     pub fn send_ping(&mut self) {
-        append(&mut self.control, Frame::ping(Bytes::new()));
+        self.send_control(Frame::ping(Bytes::new()));
     }
 
     /// Appends a close frame to the control frames.
     pub fn send_close(&mut self, code: u16, reason: &str) {
         let close = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-        append(&mut self.control, Frame::close(Some(close)));
+        self.send_control(Frame::close(Some(close)));
+    }
+
+    fn send_control(&mut self, frame: Frame) {
+        // Writing to a vector cannot fail.
+        let _ = frame.format(&mut self.control);
     }
 
     /// Unwritten bytes of messages.
     #[must_use]
     pub fn unwritten_messages(&self) -> usize {
-        self.output.len() - self.start
+        self.messages.len()
     }
 
     /// Unwritten bytes of control frames.
@@ -164,7 +204,7 @@ impl Wire {
         if self.control_is_next(begun) {
             return &self.control;
         }
-        let messages = self.output.get(self.start..).unwrap_or_default();
+        let messages = self.messages.next();
         if self.control.is_empty() { messages } else { messages.get(..begun).unwrap_or(messages) }
     }
 
@@ -176,14 +216,7 @@ impl Wire {
             self.control_begun = !self.control.is_empty();
             return 0;
         }
-        self.start += count;
-        if self.start >= self.output.len() {
-            self.start = 0;
-            self.output.clear();
-        } else if self.start >= COMPACT_AT {
-            self.output.drain(..self.start);
-            self.start = 0;
-        }
+        self.messages.written(count);
         count
     }
 
@@ -200,15 +233,12 @@ impl Wire {
         !self.control.is_empty() && (begun == 0 || self.control_begun)
     }
 
-    /// Nothing is going on, and all that was read was taken: gives back the memory that a burst needed.
+    /// Nothing is going on, and all that was read was taken: gives back the memory that is not needed now.
     pub fn rest(&mut self) {
-        if self.grown && self.incoming.is_between_messages() {
-            self.ws = library(self.max_message);
-            self.grown = false;
+        if self.library.is_some() && self.follower.is_between_messages() {
+            self.library = None;
         }
-        if self.output.is_empty() && self.output.capacity() > IDLE_OUTPUT {
-            self.output = Vec::new();
-        }
+        self.messages.rest();
         if self.control.is_empty() && self.control.capacity() > IDLE_CONTROL {
             self.control = Vec::new();
         }
@@ -216,16 +246,8 @@ impl Wire {
 
     /// Forgets all but the first `keep` bytes of the messages.
     pub fn forget_messages_after(&mut self, keep: usize) {
-        self.output.truncate(self.start + keep);
+        self.messages.truncate(keep);
     }
-}
-
-/// Returns the frame's length.
-fn append(buffer: &mut Vec<u8>, frame: Frame) -> usize {
-    let length = frame.len();
-    // Writing to a vector cannot fail.
-    let _ = frame.format(buffer);
-    length
 }
 
 /// The library's side of a connection, at its beginning.
@@ -238,23 +260,29 @@ fn library(max_message: usize) -> WebSocketContext {
     WebSocketContext::new(Role::Server, Some(config))
 }
 
-/// What the library takes for its stream.
-struct Pipe<'a, 'b> {
-    input: &'a mut &'b [u8],
-    incoming: &'a mut Follower,
+/// What the library takes for its stream. It is given no more than one frame at a time, so that when it has taken that, it holds
+/// nothing of the next.
+struct Pipe<'a, 'i> {
+    input: &'a mut &'i mut [u8],
+    follower: &'a mut Follower,
     output: &'a mut Vec<u8>,
 }
 
 impl Read for Pipe<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.incoming.is_too_big() {
+        if self.follower.is_too_big() {
             return Err(io::ErrorKind::InvalidData.into());
         }
         if self.input.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let count = self.input.read(buffer)?;
-        Ok(self.incoming.follow(buffer.get_mut(..count).unwrap_or_default()))
+        let count = self.input.len().min(buffer.len());
+        let (shown, here) =
+            (buffer.get_mut(..count).unwrap_or_default(), self.input.get(..count).unwrap_or_default());
+        shown.copy_from_slice(here);
+        let count = self.follower.follow(shown);
+        *self.input = std::mem::take(self.input).get_mut(count..).unwrap_or_default();
+        Ok(count)
     }
 }
 
@@ -266,5 +294,55 @@ impl Write for Pipe<'_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [1, 2, 3, 4];
+        let masked = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+        let length = u8::try_from(payload.len()).unwrap();
+        [first, 0x80 | length].into_iter().chain(mask).chain(masked).collect()
+    }
+
+    #[test]
+    fn fragments_control_frames_and_whole_messages_come_apart_in_any_pieces() {
+        let story = [
+            frame(0x81, b"whole"),
+            frame(0x01, b"one "),
+            frame(0x89, b"ping"),
+            frame(0x00, b"and "),
+            frame(0x8a, b"pong"),
+            frame(0x80, b"two"),
+            frame(0x82, b"binary"),
+            frame(0x89, b""),
+            frame(0x81, b"last"),
+            frame(0x88, &[0x03, 0xe8]),
+        ]
+        .concat();
+        for size in [1, 2, 3, 5, 8, 13, 21, 34, 1000] {
+            let mut wire = Wire::new(100);
+            let (mut texts, mut close) = (Vec::new(), None);
+            for piece in story.chunks(size) {
+                let mut piece = piece.to_vec();
+                let mut input = piece.as_mut_slice();
+                while close.is_none() {
+                    match wire.receive(&mut input).unwrap() {
+                        Some(Received::Message(message)) => {
+                            texts.push(String::from_utf8(message.to_vec()).unwrap());
+                        }
+                        Some(Received::Close(code)) => close = Some(code),
+                        None => break,
+                    }
+                }
+                wire.rest();
+            }
+            assert_eq!(texts, ["whole", "one and two", "binary", "last"], "pieces of {size}");
+            assert_eq!(close, Some(Some(1000)));
+            assert_eq!(wire.unwritten(0), [&[0x8a, 4][..], b"ping", &[0x8a, 0]].concat(), "pieces of {size}");
+        }
     }
 }

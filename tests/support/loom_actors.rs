@@ -125,7 +125,7 @@ pub(crate) fn nobody() -> Context<'static> {
 }
 
 pub(crate) fn frame(text: &str) -> Item {
-    Item::Frame(Frame { text: text.to_owned(), payload: text.len(), read_at: Instant::now() })
+    Item::Frame(Frame { text: text.into(), payload: text.len(), read_at: Instant::now() })
 }
 
 /// A thread that does something with an outbox.
@@ -178,7 +178,7 @@ pub(crate) fn write_until(outbox: &Outbox, mut found: impl FnMut(Taken, &[String
             let taken = outbox.poll_take(cx, 1, &mut items);
             outbox.settle(items.iter().map(Item::cost).sum());
             written.extend(items.drain(..).filter_map(|item| match item {
-                Item::Frame(frame) => Some(frame.text),
+                Item::Frame(frame) => String::from_utf8(frame.text.as_bytes().to_vec()).ok(),
                 Item::Notice(_) => None,
             }));
             if found(taken, &written) {

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use pyrycode_relay::relay::outbox::{Frame, Item, Outbox, Taken, Turn};
+use pyrycode_relay::relay::text::Text;
 
 /// A waker that counts.
 #[derive(Default)]
@@ -71,15 +72,19 @@ impl Pusher {
 
 /// A frame.
 pub(crate) fn frame(text: &str) -> Item {
-    Item::Frame(Frame { text: text.to_owned(), payload: text.len(), read_at: Instant::now() })
+    Item::Frame(Frame { text: text.into(), payload: text.len(), read_at: Instant::now() })
 }
 
 /// What an item is, in short.
 pub(crate) fn name(item: &Item) -> String {
     match item {
-        Item::Frame(frame) => frame.text.clone(),
-        Item::Notice(text) => format!("notice {text}"),
+        Item::Frame(frame) => readable(&frame.text).to_owned(),
+        Item::Notice(text) => format!("notice {}", readable(text)),
     }
+}
+
+fn readable(text: &Text) -> &str {
+    std::str::from_utf8(text.as_bytes()).unwrap()
 }
 
 /// Wakes a thread, and remembers that it did.

@@ -39,8 +39,9 @@ impl<S: Transport + Unpin> Session<S> {
             return Poll::Pending;
         }
         self.deadlines.reads(|| self.shared.now(), &self.shared.settings);
-        if let Some((unread, read_at)) = self.unread.take() {
-            return self.hand_on(leg, cx, &unread, read_at);
+        self.emptied = false;
+        if let Some((mut unread, read_at)) = self.unread.take() {
+            return self.hand_on(leg, cx, &mut unread, read_at);
         }
         SCRATCH.with_borrow_mut(|scratch| match Pin::new(&mut self.socket).poll_read(cx, scratch) {
             Poll::Pending => {
@@ -55,7 +56,8 @@ impl<S: Transport + Unpin> Session<S> {
     fn hears_a_part(&mut self, leg: &mut impl Leg) {
         if self.socket.has_heard() {
             let under_way = self.wire.message_under_way(self.socket.holds_a_part());
-            self.deadlines.heard(self.shared.now(), under_way, &self.shared.settings);
+            let now = self.now();
+            self.deadlines.heard(now, under_way, &self.shared.settings);
             if std::mem::take(&mut self.probed) {
                 leg.answered();
             }
@@ -66,14 +68,15 @@ impl<S: Transport + Unpin> Session<S> {
         &mut self,
         leg: &mut impl Leg,
         cx: &mut Context<'_>,
-        scratch: &[u8],
+        scratch: &mut [u8],
         read: io::Result<usize>,
     ) -> Poll<Result<(), End>> {
         match read {
             Ok(0) => Poll::Ready(Err(End::PeerLost)),
             Ok(count) => {
-                let read_at = self.shared.now();
-                let handed_on = self.hand_on(leg, cx, scratch.get(..count).unwrap_or_default(), read_at);
+                let read_at = self.look_at_clock();
+                self.emptied = count < scratch.len();
+                let handed_on = self.hand_on(leg, cx, scratch.get_mut(..count).unwrap_or_default(), read_at);
                 // A goodbye is no answer: its sender makes room by itself.
                 if !matches!(handed_on, Poll::Ready(Err(_))) && std::mem::take(&mut self.probed) {
                     leg.answered();
@@ -89,14 +92,14 @@ impl<S: Transport + Unpin> Session<S> {
         &mut self,
         leg: &mut impl Leg,
         cx: &mut Context<'_>,
-        mut input: &[u8],
+        mut input: &mut [u8],
         read_at: Instant,
     ) -> Poll<Result<(), End>> {
         loop {
             let close = match self.wire.receive(&mut input) {
                 Ok(None) => {
                     leg.caught_up();
-                    let now = self.shared.now();
+                    let now = self.now();
                     let under_way = self.wire.message_under_way(self.socket.holds_a_part());
                     self.deadlines.heard(now, under_way, &self.shared.settings);
                     if !self.deadlines.message_is_overdue(now) {
@@ -126,8 +129,8 @@ impl<S: Transport + Unpin> Session<S> {
     /// The session ended while the leg could not take all that was read: it takes it now. What was read completely was
     /// read, whether or not its sender is still there.
     pub(super) fn hand_on_the_rest(&mut self, leg: &mut impl Leg) {
-        let Some((unread, read_at)) = self.unread.take() else { return };
-        let mut input = unread.as_slice();
+        let Some((mut unread, read_at)) = self.unread.take() else { return };
+        let mut input = unread.as_mut_slice();
         while let Ok(Some(Received::Message(message))) = self.wire.receive(&mut input) {
             if leg.receive(&message, read_at).is_some() {
                 return;

@@ -28,8 +28,9 @@ fn read_frame(message: &[u8]) -> &'static str {
 
     let conn_id = ConnId::from_u64(0x0123_4567_89ab_cdef);
     let wrapped = wrap(conn_id, text);
-    assert_eq!(wrapped.capacity(), text.len() + WRAP_OVERHEAD);
-    assert_eq!(wrapped, format!(r#"{{"conn_id":"c-0123456789abcdef","frame":{text}}}"#));
+    assert_eq!(wrapped.len(), text.len() + WRAP_OVERHEAD);
+    let expected = format!(r#"{{"conn_id":"c-0123456789abcdef","frame":{text}}}"#);
+    assert_eq!(wrapped.as_bytes(), expected.as_bytes());
     let members = reference_json::members(wrapped.as_bytes());
     let wanted = [("conn_id".to_owned(), format!("\"{conn_id}\"")), ("frame".to_owned(), value.raw.clone())];
     assert_eq!(members.as_deref(), Some(&wanted[..]));
@@ -40,7 +41,7 @@ fn read_frame(message: &[u8]) -> &'static str {
     };
     assert_eq!(unwrap(wrapped.as_bytes()), expected);
     if is_plain {
-        let wrapped: serde_json::Value = serde_json::from_str(&wrapped).unwrap_or_default();
+        let wrapped: serde_json::Value = serde_json::from_slice(wrapped.as_bytes()).unwrap_or_default();
         assert_eq!(Some(&wrapped["frame"]), serde_json::from_slice(message).ok().as_ref());
     }
     "a frame"
