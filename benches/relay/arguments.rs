@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::Result;
-use crate::case::Case;
+use crate::case::{Case, GROWTH};
 
 /// Compares the relay with a bare event loop, case by case.
 #[derive(Parser)]
 #[command(name = "cargo bench --bench relay --")]
 pub(crate) struct Arguments {
-    /// The cases to play; without any, all of them. `--list` names them.
+    /// The cases to play, or what the names of several begin with, such as `tls` or `growth`; without any, all but those of
+    /// `growth`. `--list` names them.
     #[arg(value_name = "CASE")]
     pub(crate) cases: Vec<String>,
     /// Names the cases and ends.
@@ -44,10 +45,14 @@ impl Arguments {
     /// The cases that were asked for, in the order of the table.
     pub(crate) fn chosen(&self, all: Vec<Case>) -> Result<Vec<Case>> {
         let names: Vec<_> = all.iter().map(|case| case.name.clone()).collect();
-        if let Some(unknown) = self.cases.iter().find(|wanted| !names.contains(wanted)) {
+        let is_unknown = |wanted: &&String| !all.iter().any(|case| case.is_meant_by(wanted));
+        if let Some(unknown) = self.cases.iter().find(is_unknown) {
             return Err(format!("there is no case {unknown:?}; there are: {}", names.join(", ")).into());
         }
-        let is_chosen = |case: &Case| self.cases.is_empty() || self.cases.contains(&case.name);
+        let is_chosen = |case: &Case| match self.cases.as_slice() {
+            [] => !case.is_meant_by(GROWTH),
+            cases => cases.iter().any(|wanted| case.is_meant_by(wanted)),
+        };
         Ok(all.into_iter().filter(is_chosen).collect())
     }
 }

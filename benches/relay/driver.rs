@@ -28,16 +28,23 @@ pub(crate) fn run() -> Result<()> {
     }
     programs.push(("yardstick", Program::Yardstick));
     let mut written = Vec::new();
+    let mut failed = 0;
     table::print_head(arguments.against.is_some(), &arguments)?;
     for case in &cases {
         let mut columns: Vec<_> = programs.iter().map(|_| Column::default()).collect();
-        for run in 0..arguments.runs as usize {
+        'runs: for run in 0..arguments.runs as usize {
             // Who is first changes from run to run.
             for place in 0..programs.len() {
                 let which = (run + place) % programs.len();
                 let (name, program) = &programs[which];
-                let figures = play(program, case, &arguments)
-                    .map_err(|error| format!("{}, run {}, {name}: {error}", case.name, run + 1))?;
+                let figures = match play(program, case, &arguments) {
+                    Ok(figures) => figures,
+                    Err(error) => {
+                        println!("{}: run {} of {name} failed: {error}", case.name, run + 1);
+                        failed += 1;
+                        break 'runs;
+                    }
+                };
                 written.push(serde_json::json!({
                     "case": case.name, "run": run + 1, "program": name, "figures": figures,
                 }));
@@ -52,7 +59,7 @@ pub(crate) fn run() -> Result<()> {
         });
         fs::write(path, serde_json::to_string_pretty(&all)? + "\n")?;
     }
-    Ok(())
+    if failed > 0 { Err(format!("{failed} cases failed").into()) } else { Ok(()) }
 }
 
 /// One run: a new process of the program, and a new generator.
@@ -62,6 +69,7 @@ fn play(program: &Program, case: &Case, arguments: &Arguments) -> Result<Figures
         case: case.clone(),
         address: running.address,
         metrics: running.metrics,
+        certificate: running.certificate.clone(),
         pid: running.pid(),
         warm_up: arguments.warm_up,
         seconds: arguments.seconds,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,6 +19,9 @@ pub(crate) const YARDSTICK: &str = "as-yardstick";
 pub(crate) const GENERATOR: &str = "as-generator";
 pub(crate) const GUARD: &str = "as-guard";
 
+/// The name that a relay with TLS goes by.
+pub(crate) const NAME: &str = "localhost";
+
 /// What is measured.
 #[derive(Clone)]
 pub(crate) enum Program {
@@ -30,6 +34,8 @@ pub(crate) struct Running {
     child: Child,
     pub(crate) address: SocketAddr,
     pub(crate) metrics: Option<SocketAddr>,
+    /// In PEM, if it speaks TLS.
+    pub(crate) certificate: Option<String>,
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -52,21 +58,29 @@ impl Running {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         let port: u16 = line.trim().parse().map_err(|_| "the yardstick did not start")?;
-        Ok(Self { child, address: loopback(port), metrics: None, _directory: None })
+        Ok(Self { child, address: loopback(port), metrics: None, certificate: None, _directory: None })
     }
 
     fn start_relay(path: &Path, case: &Case) -> Result<Self> {
         let (address, metrics) = (free_address()?, free_address()?);
         let directory = tempfile::tempdir()?;
         let config = directory.path().join("relay.toml");
-        let text = format!("[listen]\npublic = \"{address}\"\nmetrics = \"{metrics}\"\n{}", case.config);
+        let mut text = format!("[listen]\npublic = \"{address}\"\nmetrics = \"{metrics}\"\n{}", case.config);
+        let mut certificate = None;
+        if case.is_tls {
+            certificate = Some(write_certificate(directory.path())?);
+            let path = |file: &str| directory.path().join(file).display().to_string();
+            let (chain, key) = (path("certificate"), path("key"));
+            text = format!("{text}[tls]\nmode = \"files\"\ncertificate = \"{chain}\"\nkey = \"{key}\"\n");
+        }
         fs::write(&config, text)?;
         let mut command = myself(GUARD)?;
         command.arg(path).arg("--config").arg(&config);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let mut relay = Self { child, address, metrics: Some(metrics), _directory: Some(directory) };
+        let mut relay =
+            Self { child, address, metrics: Some(metrics), certificate, _directory: Some(directory) };
         let begun = Instant::now();
-        while !is_ready(address) {
+        while TcpStream::connect(address).is_err() || get(metrics, "/metrics").is_err() {
             if let Some(status) = relay.child.try_wait()? {
                 return Err(format!("{} ended at once: {status}", path.display()).into());
             }
@@ -143,8 +157,15 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String> {
     if head.starts_with("HTTP/1.1 200 ") { Ok(body.to_owned()) } else { Err(head.to_owned().into()) }
 }
 
-fn is_ready(address: SocketAddr) -> bool {
-    get(address, "/healthz").is_ok()
+/// Writes a certificate that vouches for itself, and its key. The certificate in PEM.
+fn write_certificate(directory: &Path) -> Result<String> {
+    let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
+    let certificate = made.cert.pem();
+    fs::write(directory.join("certificate"), &certificate)?;
+    let mut key =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.join("key"))?;
+    key.write_all(made.key_pair.serialize_pem().as_bytes())?;
+    Ok(certificate)
 }
 
 fn loopback(port: u16) -> SocketAddr {

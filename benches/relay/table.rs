@@ -23,12 +23,26 @@ enum Target {
 /// The figures of a case that the table shows, and what they are.
 fn rows(play: Play) -> &'static [(&'static str, &'static str)] {
     match play {
-        Play::Echo { .. } => &[
+        Play::Echo { .. } | Play::EchoInTurn { .. } | Play::Slow { has_slow: false } => &[
             ("cpu_us", "CPU per frame, us"),
             ("per_s", "frames per second"),
             ("p50_us", "round trip p50, us"),
             ("p99_us", "round trip p99, us"),
             ("p999_us", "round trip p99.9, us"),
+        ],
+        Play::Slow { has_slow: true } => &[
+            ("cpu_us", "CPU per frame of others"),
+            ("p50_us", "round trip p50, us"),
+            ("p99_us", "round trip p99, us"),
+            ("p999_us", "round trip p99.9, us"),
+            ("closed", "slow ones closed"),
+        ],
+        Play::Open { .. } => &[
+            ("cpu_us", "CPU per frame, us"),
+            ("per_s", "frames per second"),
+            ("p50_us", "latency p50, us"),
+            ("p99_us", "latency p99, us"),
+            ("p999_us", "latency p99.9, us"),
         ],
         Play::FloodUp | Play::FloodDown => &[("cpu_us", "CPU per frame, us"), ("per_s", "frames per second")],
         Play::Idle { .. } => &[
@@ -75,7 +89,7 @@ pub(crate) fn print_head(has_other: bool, arguments: &Arguments) -> Result<()> {
         "yardstick: a bare epoll loop; \"ratio\" is by it: median [min - max] of {} runs",
         arguments.runs
     );
-    print!("\n{:<12} {:<26} {:>10} ", "case", "figure", "relay");
+    print!("\n{:<23} {:<26} {:>10} ", "case", "figure", "relay");
     if has_other {
         print!("{:>10} ", "against");
     }
@@ -92,7 +106,7 @@ pub(crate) fn print_case(case: &Case, columns: &[Column]) {
     let (Some(relay), Some(yardstick)) = (columns.first(), columns.last()) else { return };
     let other = columns.get(1..columns.len() - 1).and_then(<[Column]>::first);
     for (index, (figure, label)) in rows(case.play).iter().enumerate() {
-        print!("{:<12} {label:<26} ", if index == 0 { case.name.as_str() } else { "" });
+        print!("{:<23} {label:<26} ", if index == 0 { case.name.as_str() } else { "" });
         for column in columns {
             let values = column.runs.iter().filter_map(|run| run.get(*figure).copied()).collect();
             print!("{:>10} ", number(median(values)));

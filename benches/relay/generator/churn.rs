@@ -1,7 +1,6 @@
 //! Phones of claimed server-ids connect, are upgraded, close and go, so many at a time. What is counted is the whole of it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
@@ -13,6 +12,7 @@ use super::Figures;
 use super::clients::put_masked;
 use super::dial::{Dialler, Who};
 use super::meter::{Meter, add_quantiles};
+use super::stream::Stream;
 use crate::Result;
 use crate::case::Order;
 use crate::wire::{CLOSE, Header};
@@ -22,7 +22,7 @@ const BINARIES: u64 = 1 << 32;
 
 /// A phone that comes and goes.
 struct Visit {
-    stream: TcpStream,
+    stream: Stream,
     is_upgraded: bool,
     has_code: bool,
     came: Vec<u8>,
@@ -32,7 +32,7 @@ struct Visit {
 struct Churn {
     epoll: OwnedFd,
     dialler: Dialler,
-    binaries: Vec<TcpStream>,
+    binaries: Vec<Stream>,
     visits: Vec<Option<Visit>>,
     next_server: usize,
 }
@@ -42,7 +42,7 @@ impl Churn {
         let began = Instant::now();
         self.next_server = (self.next_server + 1) % self.binaries.len();
         let stream = self.dialler.ask(Who::Phone, self.next_server)?;
-        stream.set_nonblocking(true)?;
+        stream.socket().set_nonblocking(true)?;
         epoll::add(&self.epoll, &stream, EventData::new_u64(place as u64), EventFlags::IN)?;
         self.visits[place] =
             Some(Visit { stream, is_upgraded: false, has_code: false, came: Vec::new(), began });
@@ -89,7 +89,7 @@ impl Churn {
 }
 
 /// A binary reads what is said of its phones, and answers nothing.
-fn hear(binary: &mut TcpStream) -> Result<()> {
+fn hear(binary: &mut Stream) -> Result<()> {
     let mut bytes = [0; 16 * 1024];
     match binary.read(&mut bytes) {
         Ok(0) => Err("a binary was disconnected".into()),
@@ -100,7 +100,7 @@ fn hear(binary: &mut TcpStream) -> Result<()> {
 
 pub(crate) fn play(order: &Order, under_way: usize) -> Result<Figures> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let mut dialler = Dialler::new(order.address);
+    let mut dialler = Dialler::new(order)?;
     let mut binaries = Vec::new();
     for server in 0..order.case.binaries {
         let (stream, _) = dialler.connect(Who::Binary, server)?;

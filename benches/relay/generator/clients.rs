@@ -1,7 +1,6 @@
 //! WebSocket clients on one epoll: what came is cut into messages, what is to go is collected and written together.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
@@ -9,6 +8,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
 use super::dial::{Dialler, Who};
+use super::stream::Stream;
 use crate::Result;
 use crate::wire::{CLOSE, Header, PING, PONG, TEXT, apply_mask, put_header};
 
@@ -34,7 +34,7 @@ pub(crate) trait Play {
 
 struct Client {
     /// `None` when it has ended.
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     /// What came of a frame that is not complete.
     begun: Vec<u8>,
     outgoing: Vec<u8>,
@@ -161,15 +161,17 @@ impl Clients {
         let mut buffer = std::mem::take(&mut self.buffer);
         let kept = client.begun.len();
         buffer[..kept].copy_from_slice(&client.begun);
-        client.begun.clear();
         let count = match stream.read(&mut buffer[kept..]) {
+            // With TLS, when a record is not complete.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err("ready, but not to be read".into());
+                self.buffer = buffer;
+                return Ok(());
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset && client.is_closing => 0,
             read => read?,
         };
         let now = Instant::now();
+        client.begun.clear();
         if count == 0 {
             client.stream = None;
             if !client.is_closing {
@@ -222,13 +224,18 @@ impl Clients {
     fn write(&mut self, index: usize) -> Result<()> {
         let client = &mut self.list[index];
         let Some(stream) = &mut client.stream else { return Ok(()) };
-        match stream.write(&client.outgoing[client.written..]) {
-            Ok(count) => client.written += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(format!("client {index} cannot write: {error}").into()),
+        loop {
+            match stream.write(&client.outgoing[client.written..]) {
+                Ok(count) => client.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(format!("client {index} cannot write: {error}").into()),
+            }
+            if client.written == client.outgoing.len() {
+                break;
+            }
         }
-        let is_blocked = client.written < client.outgoing.len();
-        if !is_blocked {
+        let is_blocked = client.written < client.outgoing.len() || stream.holds_bytes();
+        if client.written == client.outgoing.len() {
             client.outgoing.clear();
             client.written = 0;
         }

@@ -5,12 +5,16 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use rustls::ClientConfig;
 use socket2::{Domain, Socket, Type};
 
+use super::stream::{Stream, trusting};
 use crate::Result;
+use crate::case::Order;
 
 /// Connections from one address: below `limits.upgrade_burst` and `limits.connections_per_address`.
 const PER_ADDRESS: u32 = 16;
@@ -30,14 +34,16 @@ pub(crate) enum Who {
 /// Connects, each time from where few have come from yet.
 pub(crate) struct Dialler {
     target: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
     dialled: u32,
     accept: String,
 }
 
 impl Dialler {
-    pub(crate) fn new(target: SocketAddr) -> Self {
+    pub(crate) fn new(order: &Order) -> Result<Self> {
         let accept = derive_accept_key(KEY.as_bytes()).to_ascii_lowercase();
-        Self { target, dialled: 0, accept }
+        let tls = order.certificate.as_deref().map(trusting).transpose()?;
+        Ok(Self { target: order.address, tls, dialled: 0, accept })
     }
 
     /// The next address: 127.1.0.1 and up.
@@ -49,12 +55,13 @@ impl Dialler {
     }
 
     /// Connects and sends the request to upgrade.
-    pub(crate) fn ask(&mut self, who: Who, server: usize) -> Result<TcpStream> {
+    pub(crate) fn ask(&mut self, who: Who, server: usize) -> Result<Stream> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.bind(&self.source().into())?;
         socket.connect(&self.target.into())?;
-        let mut stream = TcpStream::from(socket);
-        stream.set_nodelay(true)?;
+        let socket = TcpStream::from(socket);
+        socket.set_nodelay(true)?;
+        let mut stream = Stream::over(socket, self.tls.as_ref())?;
         let (path, version) = match who {
             Who::Binary => ("/v2/server", "x-pyrycode-version: 1.0.0\r\n"),
             Who::Phone => ("/v2/client", ""),
@@ -82,9 +89,9 @@ impl Dialler {
     }
 
     /// A whole upgrade: the connection, not blocking, and what came behind the answer.
-    pub(crate) fn connect(&mut self, who: Who, server: usize) -> Result<(TcpStream, Vec<u8>)> {
+    pub(crate) fn connect(&mut self, who: Who, server: usize) -> Result<(Stream, Vec<u8>)> {
         let mut stream = self.ask(who, server)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.socket().set_read_timeout(Some(PATIENCE))?;
         let mut answer = Vec::with_capacity(512);
         loop {
             let mut bytes = [0; 512];
@@ -95,7 +102,7 @@ impl Dialler {
             answer.extend_from_slice(&bytes[..count]);
             if let Some(head) = self.answered(&answer)? {
                 answer.drain(..head);
-                stream.set_nonblocking(true)?;
+                stream.socket().set_nonblocking(true)?;
                 return Ok((stream, answer));
             }
         }

@@ -128,6 +128,9 @@ pub(crate) fn play(order: &Order, direction: Direction) -> Result<Figures> {
         // When nothing may be sent, something will come, or somebody take what waits.
         clients.turn(&mut flood, has_sent.then_some(Duration::ZERO))?;
         if let Some(figures) = meter.look(Instant::now(), flood.forwarded)? {
+            while flood.sent.iter().zip(&flood.come).any(|(sent, come)| sent.next != come.next) {
+                clients.turn(&mut flood, None)?;
+            }
             flood.phones.are_distinct()?;
             return Ok(figures);
         }

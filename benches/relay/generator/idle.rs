@@ -6,21 +6,16 @@ use std::time::{Duration, Instant};
 use super::Figures;
 use super::clients::{Clients, Play};
 use super::dial::Dialler;
-use super::phones::{Frames, Phones};
+use super::phones::{Frames, Phones, is_notice};
 use crate::Result;
 use crate::case::Order;
 use crate::process::{get, resident};
-use crate::wire::DIGITS;
 
 /// Phones of each binary.
 const PHONES: usize = 16;
 
 /// Phones whose frames are under way at the same time.
 const AT_ONCE: usize = 64;
-
-/// Where a close notice differs from an envelope with a frame, and in what.
-const NOTICE_AT: usize = DIGITS.end;
-const NOTICE: &[u8] = b"\",\"close_code\":";
 
 struct Idle {
     phones: Phones,
@@ -36,7 +31,7 @@ impl Play for Idle {
             return self.frames[phone].check(message);
         }
         // When phones are gone, their binary is told so.
-        if message.get(NOTICE_AT..).is_some_and(|rest| rest.starts_with(NOTICE)) {
+        if is_notice(message) {
             return Ok(());
         }
         let (phone, frame) = self.phones.open(index, message)?;
@@ -51,7 +46,7 @@ impl Play for Idle {
 fn come(dialler: &mut Dialler, connections: usize, frame: usize) -> Result<(Clients, Idle)> {
     let mut clients = Clients::new()?;
     let binaries = (connections / (PHONES + 1)).max(1);
-    let phones = Phones::connect(&mut clients, dialler, binaries, PHONES)?;
+    let phones = Phones::connect(&mut clients, dialler, 0..binaries, PHONES)?;
     let frames = (0..phones.list.len()).map(|phone| Frames::new(phone, frame)).collect::<Result<Vec<_>>>()?;
     Ok((clients, Idle { phones, frames, back: 0 }))
 }
@@ -119,7 +114,7 @@ fn settled(pid: u32) -> Result<f64> {
 }
 
 pub(crate) fn play(order: &Order, connections: usize) -> Result<Figures> {
-    let mut dialler = Dialler::new(order.address);
+    let mut dialler = Dialler::new(order)?;
     let before = settled(order.pid)?;
     let (mut clients, mut idle) = come(&mut dialler, connections, order.case.frame)?;
     let count = clients.open() as f64;

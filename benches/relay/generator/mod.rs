@@ -13,7 +13,10 @@ mod echo;
 mod flood;
 mod idle;
 mod meter;
+mod open;
 mod phones;
+mod slow;
+mod stream;
 
 use std::collections::BTreeMap;
 
@@ -29,7 +32,10 @@ pub(crate) fn run(order: &str) -> Result<()> {
     let order: Order = serde_json::from_str(order)?;
     process::raise_descriptor_limit()?;
     let figures = match order.case.play {
-        Play::Echo { in_flight } => echo::play(&order, in_flight)?,
+        Play::Echo { in_flight } => echo::play(&order, in_flight, echo::Next::Same)?,
+        Play::EchoInTurn { in_flight } => echo::play(&order, in_flight, echo::Next::InTurn)?,
+        Play::Open { rate } => open::play(&order, rate)?,
+        Play::Slow { has_slow } => slow::play(&order, has_slow)?,
         Play::FloodUp => flood::play(&order, flood::Direction::Up)?,
         Play::FloodDown => flood::play(&order, flood::Direction::Down)?,
         Play::Idle { connections } => idle::play(&order, connections)?,

@@ -1,6 +1,8 @@
 //! What the phones of a case send, and how it is recognized: each phone's frames differ in a number and are otherwise the
 //! same, so that they are made beforehand, numbered with a copy of eight bytes, and checked with one comparison.
 
+use std::ops::Range;
+
 use super::clients::Clients;
 use super::dial::{Dialler, Who};
 use crate::Result;
@@ -8,8 +10,8 @@ use crate::case::Order;
 use crate::wire::{AFTER_DIGITS, BEFORE_DIGITS, DIGITS, ENVELOPE_START};
 
 /// Where a frame has its phone, and its number, each in hex.
-const PHONE: std::ops::Range<usize> = 6..10;
-const NUMBER: std::ops::Range<usize> = 19..27;
+const PHONE: Range<usize> = 6..10;
+const NUMBER: Range<usize> = 19..27;
 
 /// The frames that go one way between a phone and its binary: made, or expected, one after the other.
 pub(crate) struct Frames {
@@ -84,11 +86,11 @@ impl Phones {
     pub(crate) fn connect(
         clients: &mut Clients,
         dialler: &mut Dialler,
-        binaries: usize,
+        servers: Range<usize>,
         phones: usize,
     ) -> Result<Self> {
         let mut all = Self { list: Vec::new(), by_client: Vec::new() };
-        for server in 0..binaries {
+        for server in servers {
             let binary = clients.connect(dialler, Who::Binary, server)?;
             all.by_client.resize(binary + 1, None);
             for _ in 0..phones {
@@ -103,14 +105,14 @@ impl Phones {
 
     /// Those of an order.
     pub(crate) fn of(order: &Order, clients: &mut Clients) -> Result<Self> {
-        let mut dialler = Dialler::new(order.address);
-        Self::connect(clients, &mut dialler, order.case.binaries, order.case.phones)
+        let mut dialler = Dialler::new(order)?;
+        Self::connect(clients, &mut dialler, 0..order.case.binaries, order.case.phones)
     }
 
     /// The phone that a client is, unless it is a binary.
     #[inline]
     pub(crate) fn at(&self, client: usize) -> Option<usize> {
-        self.by_client[client]
+        self.by_client.get(client).copied().flatten()
     }
 
     /// The phone that an envelope is from, and the frame in it. A phone keeps the `conn_id` with which it came first.
@@ -141,6 +143,11 @@ impl Phones {
         }
         Ok(())
     }
+}
+
+/// Whether an envelope says that a phone has gone, and has no frame.
+pub(crate) fn is_notice(envelope: &[u8]) -> bool {
+    envelope.get(DIGITS.end..).is_some_and(|rest| rest.starts_with(b"\",\"close_code\":"))
 }
 
 /// A number as eight hex digits.
