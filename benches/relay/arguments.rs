@@ -9,7 +9,11 @@ use crate::case::{Case, GROWTH};
 
 /// Compares the relay with a bare event loop, case by case.
 #[derive(Parser)]
-#[command(name = "cargo bench --bench relay --")]
+#[command(
+    name = "bench",
+    override_usage = "cargo bench --bench relay -- [CASE]... [--list] [--runs N] [--seconds S] [--warm-up S] \
+                      [--program PATH] [--against PATH] [--json FILE]"
+)]
 pub(crate) struct Arguments {
     /// The cases to play, or what the names of several begin with, such as `tls` or `growth`; without any, all but those of
     /// `growth`. `--list` names them.

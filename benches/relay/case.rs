@@ -17,12 +17,23 @@ pub(crate) enum Play {
     FloodDown,
     /// So many frames a second, at fixed times, half of them up and half down.
     Open { rate: u32 },
-    /// Every phone has one frame under way, and perhaps there is one that never reads, which its binary floods.
-    Slow { has_slow: bool },
+    /// Every phone has one frame under way, and perhaps there is one that never reads, and gets as much as this.
+    Slow { flood: Flood },
     /// So many connections come, say something, and go, twice.
     Idle { connections: usize },
     /// Phones connect and go again, so many at a time.
     Churn { under_way: usize },
+}
+
+/// What a phone that does not read gets.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Flood {
+    /// There is no such phone.
+    None,
+    /// So many bytes of frames a second.
+    Paced(u32),
+    /// As much as its binary gets rid of.
+    Full,
 }
 
 /// A case: what is connected, and what is played.
@@ -99,8 +110,10 @@ impl Case {
             Self { is_tls: true, ..Self::new("tls-eight", eight) },
             Self { is_tls: true, frame: 64 * 1024, ..Self::new("tls-large", one) },
         ];
-        for (name, has_slow) in [("slow-none", false), ("slow-one", true)] {
-            all.push(Self { binaries: 7, phones: 14, ..Self::new(name, Play::Slow { has_slow }) });
+        let floods = [("none", Flood::None), ("paced", Flood::Paced(16 << 20)), ("full", Flood::Full)];
+        for (name, flood) in floods {
+            let name = format!("slow-{name}");
+            all.push(Self { binaries: 7, phones: 14, ..Self::new(name, Play::Slow { flood }) });
         }
         for phones in [1, 2, 4, 8, 16] {
             let name = format!("{GROWTH}-phones-{phones}");

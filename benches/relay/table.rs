@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::Result;
 use crate::arguments::Arguments;
-use crate::case::{Case, Play};
+use crate::case::{Case, Flood, Play};
 use crate::generator::Figures;
 
 /// The runs of one program.
@@ -23,15 +23,15 @@ enum Target {
 /// The figures of a case that the table shows, and what they are.
 fn rows(play: Play) -> &'static [(&'static str, &'static str)] {
     match play {
-        Play::Echo { .. } | Play::EchoInTurn { .. } | Play::Slow { has_slow: false } => &[
+        Play::Echo { .. } | Play::EchoInTurn { .. } | Play::Slow { flood: Flood::None } => &[
             ("cpu_us", "CPU per frame, us"),
             ("per_s", "frames per second"),
             ("p50_us", "round trip p50, us"),
             ("p99_us", "round trip p99, us"),
             ("p999_us", "round trip p99.9, us"),
         ],
-        Play::Slow { has_slow: true } => &[
-            ("cpu_us", "CPU per frame of others"),
+        Play::Slow { .. } => &[
+            ("cpu_us", "CPU per other's frame, us"),
             ("p50_us", "round trip p50, us"),
             ("p99_us", "round trip p99, us"),
             ("p999_us", "round trip p99.9, us"),
@@ -104,6 +104,9 @@ pub(crate) fn print_head(has_other: bool, arguments: &Arguments) -> Result<()> {
 /// One line per figure.
 pub(crate) fn print_case(case: &Case, columns: &[Column]) {
     let (Some(relay), Some(yardstick)) = (columns.first(), columns.last()) else { return };
+    if columns.iter().any(|column| column.runs.is_empty()) {
+        return;
+    }
     let other = columns.get(1..columns.len() - 1).and_then(<[Column]>::first);
     for (index, (figure, label)) in rows(case.play).iter().enumerate() {
         print!("{:<23} {label:<26} ", if index == 0 { case.name.as_str() } else { "" });

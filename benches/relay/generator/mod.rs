@@ -35,7 +35,7 @@ pub(crate) fn run(order: &str) -> Result<()> {
         Play::Echo { in_flight } => echo::play(&order, in_flight, echo::Next::Same)?,
         Play::EchoInTurn { in_flight } => echo::play(&order, in_flight, echo::Next::InTurn)?,
         Play::Open { rate } => open::play(&order, rate)?,
-        Play::Slow { has_slow } => slow::play(&order, has_slow)?,
+        Play::Slow { flood } => slow::play(&order, flood)?,
         Play::FloodUp => flood::play(&order, flood::Direction::Up)?,
         Play::FloodDown => flood::play(&order, flood::Direction::Down)?,
         Play::Idle { connections } => idle::play(&order, connections)?,

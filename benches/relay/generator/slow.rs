@@ -12,7 +12,7 @@ use super::meter::{Meter, add_quantiles};
 use super::phones::{Frames, Phones, is_notice};
 use super::stream::Stream;
 use crate::Result;
-use crate::case::Order;
+use crate::case::{Flood, Order};
 use crate::wire::{ENVELOPE_START, TEXT};
 
 /// Bytes of a flood that are written at once.
@@ -35,6 +35,7 @@ struct Slow {
     /// What is in front of the frames for it, when its binary knows it.
     envelope: Option<[u8; ENVELOPE_START]>,
     sent: usize,
+    sent_to_all: usize,
     is_closed: bool,
 }
 
@@ -89,29 +90,36 @@ impl Slow {
         for _ in 0..(BATCH / frame.len()).max(1) {
             clients.send(self.binary, &message);
             self.sent += frame.len();
+            self.sent_to_all += frame.len();
         }
         clients.flush()?;
         Ok(true)
     }
 }
 
-pub(crate) fn play(order: &Order, has_slow: bool) -> Result<Figures> {
+pub(crate) fn play(order: &Order, flood: Flood) -> Result<Figures> {
     let mut clients = Clients::new()?;
     let mut dialler = Dialler::new(order)?;
     let phones = Phones::connect(&mut clients, &mut dialler, 0..order.case.binaries, order.case.phones)?;
     let echo = Echo::new(phones, order.case.frame, 1, Next::Same)?;
     let binary = echo.phones.list[0].binary;
-    let mut slow = Slow { echo, binary, envelope: None, sent: 0, is_closed: false };
+    let mut slow = Slow { echo, binary, envelope: None, sent: 0, sent_to_all: 0, is_closed: false };
     let frame = Frames::new(NUMBER, order.case.frame)?.make().to_vec();
     let mut silent = Vec::new();
-    if has_slow {
+    if flood != Flood::None {
         silent.push(slow.dial(&mut dialler, &frame)?);
     }
     slow.echo.begin(&mut clients)?;
     let mut meter = Meter::start(order);
+    let begun = Instant::now();
     let mut closed = 0.0;
     loop {
-        let has_sent = slow.flood(&mut clients, &frame)?;
+        let may_send = match flood {
+            Flood::None => false,
+            Flood::Paced(rate) => (slow.sent_to_all as f64) < begun.elapsed().as_secs_f64() * f64::from(rate),
+            Flood::Full => true,
+        };
+        let has_sent = may_send && slow.flood(&mut clients, &frame)?;
         clients.turn(&mut slow, has_sent.then_some(Duration::ZERO))?;
         if slow.sent > PLENTY {
             return Err("the relay does not close a phone that does not read".into());
