@@ -7,6 +7,8 @@
 //! A ratio is made of a relay's run and the yardstick's run next to it, so that a machine that is slower for a while does
 //! not matter much; the table has the median of these ratios, and the smallest and largest.
 //!
+//! It needs two processors that nobody else uses. Where a process could have run and had to wait, the table says so.
+//!
 //! What is done per second is a figure of the whole arrangement. Where `generator_busy`, which the JSON has, comes near 1, the
 //! generator is the limit, and only the CPU per frame says something about the program under test.
 

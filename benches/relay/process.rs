@@ -119,16 +119,36 @@ pub(crate) fn guard(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     Err(Command::new(&program).args(arguments).exec().into())
 }
 
-/// Nanoseconds that all threads of a process have run.
-pub(crate) fn cpu(pid: u32) -> Result<u64> {
-    let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end meanwhile; those that do are short-lived.
-        let Ok(line) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        let ran = line.split_ascii_whitespace().next().ok_or("an empty schedstat")?;
-        sum += ran.parse::<u64>()?;
+/// What the threads of a process have had of the processors so far, in nanoseconds.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Scheduled {
+    pub(crate) ran: u64,
+    /// Could have run, but somebody else did.
+    pub(crate) waited: u64,
+}
+
+impl Scheduled {
+    /// All threads that there are now, together.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let mut sum = Self::default();
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            // A thread may end meanwhile; those that do are short-lived.
+            let Ok(line) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
+            let (Some(ran), Some(waited)) = (numbers.next(), numbers.next()) else {
+                return Err("a schedstat without numbers".into());
+            };
+            sum.ran += ran?;
+            sum.waited += waited?;
+        }
+        Ok(sum)
     }
-    Ok(sum)
+
+    /// What was added since then, by nanoseconds that went by.
+    pub(crate) fn since(self, before: Self, nanos: f64) -> (f64, f64) {
+        let part = |now: u64, before: u64| now.saturating_sub(before) as f64 / nanos;
+        (part(self.ran, before.ran), part(self.waited, before.waited))
+    }
 }
 
 /// Bytes of a process that are in memory.

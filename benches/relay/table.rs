@@ -79,6 +79,9 @@ fn target(case: &str, figure: &str) -> Option<Target> {
     })
 }
 
+/// The part of a run for which a process may have waited for a processor.
+const DISTURBED: f64 = 0.05;
+
 /// What the columns are.
 pub(crate) fn print_head(has_other: bool, arguments: &Arguments) -> Result<()> {
     println!("relay:     {}", arguments.program.display());
@@ -123,6 +126,24 @@ pub(crate) fn print_case(case: &Case, columns: &[Column]) {
             Some(Target::Value(most)) => println!("<= {most}"),
             None => println!(),
         }
+    }
+    print_disturbance(columns);
+}
+
+/// Says so if somebody else was busy on this machine, because then the times mean little.
+fn print_disturbance(columns: &[Column]) {
+    let runs = columns.iter().flat_map(|column| &column.runs);
+    let disturbed = |run: &&Figures| {
+        let waited = |name: &str| run.get(name).is_some_and(|&part| part > DISTURBED);
+        waited("waited") || waited("generator_waited")
+    };
+    let (all, disturbed) = (runs.clone().count(), runs.filter(disturbed).count());
+    if disturbed > 0 {
+        println!(
+            "{:<23} ({disturbed} of {all} runs waited for a processor for more than {:.0} %)",
+            "",
+            DISTURBED * 100.0
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Figures;
 use crate::Result;
 use crate::case::Order;
-use crate::process;
+use crate::process::Scheduled;
 
 /// Tells when to measure.
 pub(crate) struct Meter<'a> {
@@ -17,8 +17,8 @@ pub(crate) struct Meter<'a> {
 
 struct Begun {
     at: Instant,
-    used: u64,
-    own: u64,
+    program: Scheduled,
+    own: Scheduled,
     count: u64,
 }
 
@@ -34,6 +34,10 @@ impl<'a> Meter<'a> {
         self.begun.is_some()
     }
 
+    fn scheduled(&self) -> Result<(Scheduled, Scheduled)> {
+        Ok((Scheduled::of(self.order.pid)?, Scheduled::of(std::process::id())?))
+    }
+
     /// To be called often, with how much has been done so far: opens the window when it is time, and gives the figures when it
     /// is over: `cpu_us` for each of what was done, and `per_s`.
     pub(crate) fn look(&mut self, now: Instant, count: u64) -> Result<Option<Figures>> {
@@ -41,25 +45,28 @@ impl<'a> Meter<'a> {
             return Ok(None);
         }
         let Some(begun) = &self.begun else {
-            let (used, own) = (process::cpu(self.order.pid)?, process::cpu(std::process::id())?);
-            self.begun = Some(Begun { at: Instant::now(), used, own, count });
+            let (program, own) = self.scheduled()?;
+            self.begun = Some(Begun { at: Instant::now(), program, own, count });
             return Ok(None);
         };
         if now < self.ends {
             return Ok(None);
         }
-        let used = process::cpu(self.order.pid)? - begun.used;
-        let own = process::cpu(std::process::id())? - begun.own;
+        let (program, own) = self.scheduled()?;
         let nanos = begun.at.elapsed().as_nanos() as f64;
+        let (busy, waited) = program.since(begun.program, nanos);
+        let (generator_busy, generator_waited) = own.since(begun.own, nanos);
         let done = (count - begun.count) as f64;
         if done < 1.0 {
             return Err("nothing was done in the whole window".into());
         }
         Ok(Some(Figures::from([
-            ("cpu_us".to_owned(), used as f64 / done / 1e3),
+            ("cpu_us".to_owned(), busy * nanos / done / 1e3),
             ("per_s".to_owned(), done / nanos * 1e9),
-            ("busy".to_owned(), used as f64 / nanos),
-            ("generator_busy".to_owned(), own as f64 / nanos),
+            ("busy".to_owned(), busy),
+            ("waited".to_owned(), waited),
+            ("generator_busy".to_owned(), generator_busy),
+            ("generator_waited".to_owned(), generator_waited),
         ])))
     }
 }
