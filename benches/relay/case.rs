@@ -1,0 +1,165 @@
+//! What is played: plain data, which the driver hands to the generator as JSON.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// How the frames of a case are sent.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Play {
+    /// A phone sends, its binary sends the frame back, and the phone sends the next: so many at a time.
+    Echo { in_flight: usize },
+    /// The same, but so many in all, and the next is sent by the next phone.
+    EchoInTurn { in_flight: usize },
+    /// Phones send to their binaries as fast as it goes.
+    FloodUp,
+    /// Binaries send to their phones as fast as it goes.
+    FloodDown,
+    /// So many frames a second, at fixed times, half of them up and half down.
+    Open { rate: u32 },
+    /// Every phone has one frame under way, and perhaps there is one that never reads, and gets as much as this.
+    Slow { flood: Flood },
+    /// So many connections come, say something, and go, twice.
+    Idle { connections: usize },
+    /// Phones connect and go again, so many at a time.
+    Churn { under_way: usize },
+}
+
+/// What a phone that does not read gets.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Flood {
+    /// There is no such phone.
+    None,
+    /// So many bytes of frames a second.
+    Paced(u32),
+    /// As much as its binary gets rid of.
+    Full,
+}
+
+/// A case: what is connected, and what is played.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) play: Play,
+    pub(crate) binaries: usize,
+    /// Of each binary.
+    pub(crate) phones: usize,
+    /// Connections beside them that say nothing: binaries with sixteen phones each.
+    pub(crate) neighbours: usize,
+    /// Length of an inner frame in bytes.
+    pub(crate) frame: usize,
+    /// Whether the relay makes TLS itself. The yardstick never does.
+    pub(crate) is_tls: bool,
+    /// What the relay's configuration needs beyond its listeners.
+    pub(crate) config: String,
+}
+
+/// Where and how long.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) case: Case,
+    pub(crate) address: SocketAddr,
+    /// Where the program under test has metrics, if it has.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Its certificate in PEM, if it speaks TLS.
+    pub(crate) certificate: Option<String>,
+    pub(crate) pid: u32,
+    pub(crate) warm_up: f64,
+    pub(crate) seconds: f64,
+}
+
+/// Descriptors that the relay keeps for handshakes and for itself, and a few more.
+const OTHER_DESCRIPTORS: u64 = 512 + 64 + 64;
+
+/// What the names of the cases begin with that show how something grows. They are played when they are asked for.
+pub(crate) const GROWTH: &str = "growth";
+
+impl Case {
+    fn new(name: impl Into<String>, play: Play) -> Self {
+        let config = String::new();
+        Self {
+            name: name.into(),
+            play,
+            binaries: 4,
+            phones: 4,
+            neighbours: 0,
+            frame: 256,
+            is_tls: false,
+            config,
+        }
+    }
+
+    /// All of them, in the order of the table.
+    pub(crate) fn all(descriptors: u64) -> Vec<Self> {
+        let one = Play::Echo { in_flight: 1 };
+        let eight = Play::Echo { in_flight: 8 };
+        let mut all = vec![
+            Self::new("one", one),
+            Self::new("eight", eight),
+            Self::new("flood-up", Play::FloodUp),
+            Self::new("flood-down", Play::FloodDown),
+            Self { frame: 64 * 1024, ..Self::new("large", one) },
+            Self::new("open-2000", Play::Open { rate: 2_000 }),
+            Self::new("open-10000", Play::Open { rate: 10_000 }),
+            Self::new("open-30000", Play::Open { rate: 30_000 }),
+            Self { phones: 0, ..Self::new("churn", Play::Churn { under_way: 1 }) },
+            Self { binaries: 16, phones: 0, ..Self::new("churn-many", Play::Churn { under_way: 64 }) },
+            Self::idle(4000, descriptors),
+            Self::idle(16000, descriptors),
+            Self { is_tls: true, ..Self::new("tls-one", one) },
+            Self { is_tls: true, ..Self::new("tls-eight", eight) },
+            Self { is_tls: true, frame: 64 * 1024, ..Self::new("tls-large", one) },
+        ];
+        let floods = [("none", Flood::None), ("paced", Flood::Paced(16 << 20)), ("full", Flood::Full)];
+        for (name, flood) in floods {
+            let name = format!("slow-{name}");
+            all.push(Self { binaries: 7, phones: 14, ..Self::new(name, Play::Slow { flood }) });
+        }
+        for phones in [1, 2, 4, 8, 16] {
+            let name = format!("{GROWTH}-phones-{phones}");
+            all.push(Self { binaries: 1, phones, ..Self::new(name, one) });
+        }
+        for binaries in [1, 4, 16, 64, 256, 1024, 4000] {
+            let name = format!("{GROWTH}-servers-{binaries}");
+            let play = Play::EchoInTurn { in_flight: 16 };
+            all.push(Self { binaries, phones: 1, ..Self::new(name, play) });
+        }
+        for neighbours in [0, 1000, 4000, 16000] {
+            let (neighbours, config) = with_connections(neighbours, 32, descriptors);
+            let name = format!("{GROWTH}-idle-{neighbours}");
+            all.push(Self { neighbours, config, ..Self::new(name, one) });
+        }
+        for workers in [1, 2] {
+            for (name, play) in [("one", one), ("eight", eight)] {
+                let name = format!("{GROWTH}-workers-{workers}-{name}");
+                let config = format!("[runtime]\nworkers = {workers}\n");
+                all.push(Self { config, ..Self::new(name, play) });
+            }
+        }
+        all
+    }
+
+    fn idle(wanted: u64, descriptors: u64) -> Self {
+        let (connections, config) = with_connections(wanted, 0, descriptors);
+        Self {
+            frame: 4096,
+            // So that it does not take half a minute until the relay has forgotten a binary.
+            config: format!("{config}[session]\ngrace = \"1s\"\n"),
+            ..Self::new(format!("idle-{wanted}"), Play::Idle { connections })
+        }
+    }
+
+    /// Whether somebody who asks for `wanted` means this case: by its name, or by the beginning that it shares with others.
+    pub(crate) fn is_meant_by(&self, wanted: &str) -> bool {
+        self.name.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+}
+
+/// As many connections as wanted, or as descriptors allow beside `others`; and the limit that lets them in.
+fn with_connections(wanted: u64, others: u64, descriptors: u64) -> (usize, String) {
+    let most = descriptors.saturating_sub(OTHER_DESCRIPTORS);
+    // A tenth of the limit is kept for binaries, and they are fewer than that here.
+    let connections = wanted.min((most * 9 / 10).saturating_sub(others));
+    let limit = most.min((connections + others) * 5 / 4).max(2);
+    (usize::try_from(connections).unwrap_or(usize::MAX), format!("[limits]\nconnections = {limit}\n"))
+}

@@ -1,0 +1,182 @@
+//! The table: for each case its figures, and how the relay's compare with the yardstick's.
+
+use std::io::Write;
+
+use crate::Result;
+use crate::arguments::Arguments;
+use crate::case::{Case, Flood, Play};
+use crate::generator::Figures;
+
+/// The runs of one program.
+#[derive(Default)]
+pub(crate) struct Column {
+    pub(crate) runs: Vec<Figures>,
+}
+
+/// What a figure should be at most.
+enum Target {
+    /// In the yardstick's.
+    Ratio(f64),
+    Value(f64),
+}
+
+/// The figures of a case that the table shows, and what they are.
+fn rows(play: Play) -> &'static [(&'static str, &'static str)] {
+    match play {
+        Play::Echo { .. } | Play::EchoInTurn { .. } | Play::Slow { flood: Flood::None } => &[
+            ("cpu_us", "CPU per frame, us"),
+            ("per_s", "frames per second"),
+            ("p50_us", "round trip p50, us"),
+            ("p99_us", "round trip p99, us"),
+            ("p999_us", "round trip p99.9, us"),
+        ],
+        Play::Slow { .. } => &[
+            ("cpu_us", "CPU per other's frame, us"),
+            ("p50_us", "round trip p50, us"),
+            ("p99_us", "round trip p99, us"),
+            ("p999_us", "round trip p99.9, us"),
+            ("closed", "slow ones closed"),
+        ],
+        Play::Open { .. } => &[
+            ("cpu_us", "CPU per frame, us"),
+            ("per_s", "frames per second"),
+            ("p50_us", "latency p50, us"),
+            ("p99_us", "latency p99, us"),
+            ("p999_us", "latency p99.9, us"),
+        ],
+        Play::FloodUp | Play::FloodDown => &[("cpu_us", "CPU per frame, us"), ("per_s", "frames per second")],
+        Play::Idle { .. } => &[
+            ("connections", "connections"),
+            ("fresh_b", "memory each, fresh, B"),
+            ("used_b", "memory each, used, B"),
+            ("before_kib", "memory before, KiB"),
+            ("gone_kib", "memory when all went, KiB"),
+            ("gone_by_before", "  by that before"),
+            ("again_by_before", "  when all went twice"),
+            ("again_by_gone", "  twice by once"),
+        ],
+        Play::Churn { .. } => &[
+            ("cpu_us", "CPU per connect, us"),
+            ("per_s", "connects per second"),
+            ("p50_us", "whole visit p50, us"),
+            ("p99_us", "whole visit p99, us"),
+        ],
+    }
+}
+
+fn target(case: &str, figure: &str) -> Option<Target> {
+    Some(match (case, figure) {
+        ("one", "cpu_us") => Target::Ratio(1.35),
+        ("one", "p99_us") => Target::Ratio(1.5),
+        ("eight", "cpu_us") => Target::Ratio(1.45),
+        ("flood-up" | "flood-down", "cpu_us") => Target::Ratio(3.0),
+        ("large", "cpu_us") => Target::Ratio(1.9),
+        ("churn", "cpu_us") => Target::Ratio(2.5),
+        ("idle-4000" | "idle-16000", "fresh_b") => Target::Value(5000.0),
+        ("idle-4000" | "idle-16000", "used_b") => Target::Value(8000.0),
+        ("idle-4000" | "idle-16000", "gone_by_before" | "again_by_before") => Target::Value(1.2),
+        _ => return None,
+    })
+}
+
+/// The part of a run for which a process may have waited for a processor.
+const DISTURBED: f64 = 0.05;
+
+/// What the columns are.
+pub(crate) fn print_head(has_other: bool, arguments: &Arguments) -> Result<()> {
+    println!("relay:     {}", arguments.program.display());
+    if let Some(against) = &arguments.against {
+        println!("against:   {}", against.display());
+    }
+    println!(
+        "yardstick: a bare epoll loop; \"ratio\" is by it: median [min - max] of {} runs",
+        arguments.runs
+    );
+    print!("\n{:<23} {:<26} {:>10} ", "case", "figure", "relay");
+    if has_other {
+        print!("{:>10} ", "against");
+    }
+    print!("{:>10}  {:<22}", "yardstick", "ratio");
+    if has_other {
+        print!("{:<22}{:<22}", "against's ratio", "relay by against");
+    }
+    println!("target");
+    Ok(std::io::stdout().flush()?)
+}
+
+/// One line per figure.
+pub(crate) fn print_case(case: &Case, columns: &[Column]) {
+    let (Some(relay), Some(yardstick)) = (columns.first(), columns.last()) else { return };
+    if columns.iter().any(|column| column.runs.is_empty()) {
+        return;
+    }
+    let other = columns.get(1..columns.len() - 1).and_then(<[Column]>::first);
+    for (index, (figure, label)) in rows(case.play).iter().enumerate() {
+        print!("{:<23} {label:<26} ", if index == 0 { case.name.as_str() } else { "" });
+        for column in columns {
+            let values = column.runs.iter().filter_map(|run| run.get(*figure).copied()).collect();
+            print!("{:>10} ", number(median(values)));
+        }
+        print!(" {:<22}", compare(relay, yardstick, figure));
+        if let Some(other) = other {
+            print!("{:<22}{:<22}", compare(other, yardstick, figure), compare(relay, other, figure));
+        }
+        match target(&case.name, figure) {
+            Some(Target::Ratio(most)) => println!("ratio <= {most}"),
+            Some(Target::Value(most)) => println!("<= {most}"),
+            None => println!(),
+        }
+    }
+    print_disturbance(columns);
+}
+
+/// Says so if somebody else was busy on this machine, because then the times mean little.
+fn print_disturbance(columns: &[Column]) {
+    let runs = columns.iter().flat_map(|column| &column.runs);
+    let disturbed = |run: &&Figures| {
+        let waited = |name: &str| run.get(name).is_some_and(|&part| part > DISTURBED);
+        waited("waited") || waited("generator_waited")
+    };
+    let (all, disturbed) = (runs.clone().count(), runs.filter(disturbed).count());
+    if disturbed > 0 {
+        println!(
+            "{:<23} ({disturbed} of {all} runs waited for a processor for more than {:.0} %)",
+            "",
+            DISTURBED * 100.0
+        );
+    }
+}
+
+/// The ratios of the runs that were next to each other.
+fn compare(one: &Column, other: &Column, figure: &str) -> String {
+    let mut ratios = Vec::new();
+    for (one, other) in one.runs.iter().zip(&other.runs) {
+        if let (Some(one), Some(other)) = (one.get(figure), other.get(figure)) {
+            ratios.push(one / other);
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    match (ratios.first(), ratios.last()) {
+        (Some(&least), Some(&most)) => format!("{:.2} [{least:.2} - {most:.2}]", median(ratios)),
+        _ => String::new(),
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[odd / 2],
+        even => f64::midpoint(values[even / 2 - 1], values[even / 2]),
+    }
+}
+
+fn number(value: f64) -> String {
+    if value < 10.0 {
+        format!("{value:.2}")
+    } else if value < 1000.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
+}
