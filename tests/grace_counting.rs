@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(30);
 
 fn hub(grace: Duration) -> (Arc<Hub>, Arc<Recording>) {
     let recording = Arc::new(Recording::default());
-    (Hub::new(Settings { grace, ..Settings::default() }, recording.clone()), recording)
+    (Hub::new(Settings { grace, ..Settings::default() }, recording.clone(), Arc::<SystemClock>::default()), recording)
 }
 
 fn far_future() -> Instant {

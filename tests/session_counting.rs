@@ -293,7 +293,7 @@ fn a_peer_that_never_stops_sending_does_not_keep_its_farewell_going() {
 fn the_future_of_a_session_stays_small() {
     // Every idle connection costs this much and its buffers. A future that is awaited inside another one by value
     // is easily held twice.
-    let hub = Hub::new(Settings::default(), Arc::new(()));
+    let hub = Hub::new(Settings::default(), Arc::new(()), Arc::<SystemClock>::default());
     let remote = [127, 0, 0, 1].into();
     let hello = PhoneHello { server_id: "small".into(), device_name: None, remote };
     let phone = phone::serve(Arc::clone(&hub), hub.enter(), pair().0, Vec::new(), hello);

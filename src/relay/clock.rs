@@ -3,11 +3,11 @@
 //! Everything in the core that waits does so through a [`Clock`], so that a test can put its own in the place of the
 //! system's and decide itself when an hour has passed.
 
-use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
+use super::alarms::Alarms;
 
 /// Where the core gets its time from.
 pub trait Clock: Send + Sync + 'static {
@@ -41,9 +41,18 @@ impl dyn Clock {
     }
 }
 
-/// The monotonic clock of the system, with timers of async-io.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
+/// The monotonic clock of the system. Clones share their alarms.
+#[derive(Clone, Debug, Default)]
+pub struct SystemClock {
+    alarms: Arc<Alarms>,
+}
+
+impl SystemClock {
+    /// Rings the alarms, for ever. Without it none rings.
+    pub async fn keep(self) {
+        self.alarms.keep().await;
+    }
+}
 
 impl Clock for SystemClock {
     fn now(&self) -> Instant {
@@ -51,27 +60,20 @@ impl Clock for SystemClock {
     }
 
     fn alarm(&self) -> Box<dyn Alarm> {
-        Box::new(Timer::never())
-    }
-}
-
-impl Alarm for Timer {
-    fn set(&mut self, at: Instant) {
-        self.set_at(at);
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        std::future::Future::poll(Pin::new(self), cx).map(|_| ())
+        Box::new(self.alarms.alarm())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_lite::future;
+
     use super::*;
 
     #[test]
     fn an_alarm_rings_once_for_each_setting() {
-        let clock: &dyn Clock = &SystemClock;
+        let system = SystemClock::default();
+        let clock: &dyn Clock = &system;
         let mut alarm = clock.alarm();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(alarm.poll(&mut cx).is_pending(), "not set");
@@ -81,7 +83,10 @@ mod tests {
             assert!(alarm.poll(&mut cx).is_pending(), "it rang");
         }
         let before = clock.now();
-        async_io::block_on(clock.sleep(Duration::from_millis(3)));
+        let keeping = async {
+            system.clone().keep().await;
+        };
+        async_io::block_on(future::or(keeping, clock.sleep(Duration::from_millis(3))));
         assert!(clock.now() >= before + Duration::from_millis(3));
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use event_listener::Event;
 
-use super::clock::{Clock, SystemClock};
+use super::clock::Clock;
 use super::close::Close;
 use super::conn_id::ConnId;
 use super::end::End;
@@ -66,15 +66,9 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A relay with nobody connected, on the system's clock.
-    #[must_use]
-    pub fn new(settings: Settings, observer: Arc<dyn Observer>) -> Arc<Self> {
-        Self::with_clock(settings, observer, Arc::new(SystemClock))
-    }
-
     /// A relay with nobody connected.
     #[must_use]
-    pub fn with_clock(settings: Settings, observer: Arc<dyn Observer>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(settings: Settings, observer: Arc<dyn Observer>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let registry = Registry::new(settings.phones_per_server);
         Arc::new(Self {
             shared: Shared::new(settings, observer, clock),

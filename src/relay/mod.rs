@@ -6,6 +6,7 @@
 //! [`grace`] queue. Sessions put frames into each other's [`outbox`], through the [`envelope`], and speak WebSocket
 //! through [`wire`]. What happens is told to an [`observer`].
 
+mod alarms;
 pub mod binary;
 pub mod budget;
 pub mod clock;

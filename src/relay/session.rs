@@ -105,6 +105,8 @@ pub struct Session<S> {
     probed: bool,
     /// The last read left nothing in the socket.
     emptied: bool,
+    /// The writing side was shut down.
+    hung_up: bool,
     /// What time it is in this turn, as far as it was looked at: a clock that is asked once less for each frame is felt.
     turn: Option<Instant>,
 }
@@ -141,6 +143,7 @@ impl<S: Transport + Unpin> Session<S> {
             closing: None,
             probed: false,
             emptied: false,
+            hung_up: false,
             turn: None,
         }
     }

@@ -24,6 +24,7 @@ use crate::ingress::http::Ingress;
 use crate::ingress::listener::{self, PublicListener};
 use crate::metrics::families::Families;
 use crate::metrics::server::{MetricsServer, MetricsThread};
+use crate::relay::clock::SystemClock;
 use crate::relay::hub::Hub;
 use crate::relay::observer::{Census, Counts};
 use crate::relay::settings::Settings;
@@ -74,7 +75,9 @@ impl Running {
         let hearing = Hearing { families: Arc::clone(&families), notes: Arc::clone(&notes) };
         let Opened { tls, acme } = tls::open(material, loaded, Arc::new(hearing))?;
         families.speaks_tls(tls.is_some());
-        let hub = Hub::new(settings(config), families.clone());
+        let clock = SystemClock::default();
+        main.spawn(clock.clone().keep()).detach();
+        let hub = Hub::new(settings(config), families.clone(), Arc::new(clock));
         census.watch(&hub);
         let metrics = match metrics {
             Some(server) => Some(start_metrics(server, Arc::clone(&families))?),

@@ -164,7 +164,7 @@ impl World {
     pub(crate) fn with_settings(mut rng: Rng, settings: Settings, traced: bool) -> Self {
         let clock = VirtualClock::new();
         let facts = Arc::new(Facts::default());
-        let hub = Hub::with_clock(settings, facts.clone(), Arc::new(clock.clone()));
+        let hub = Hub::new(settings, facts.clone(), Arc::new(clock.clone()));
         let servers = rng.usize(1..=3);
         let mut world = Self {
             spurious: rng.u8(..8) == 0,

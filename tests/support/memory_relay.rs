@@ -35,7 +35,7 @@ impl Relay {
     /// One that goes by another clock than the system's.
     pub(crate) fn with_clock(settings: Settings, clock: Arc<dyn Clock>) -> Self {
         let recording = Arc::new(Recording::default());
-        let hub = Hub::with_clock(settings, recording.clone(), clock);
+        let hub = Hub::new(settings, recording.clone(), clock);
         Self { executor: Executor::new(), hub, recording }
     }
 

@@ -38,8 +38,10 @@ impl<S: Transport + Unpin> Session<S> {
     /// Tells the peer that nothing more will come, and reads what it still sends until it hangs up: closing a
     /// socket with unread bytes would make the kernel reset it, and the peer might never see its close frame.
     fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if Pin::new(&mut self.socket).poll_close(cx).is_pending() {
-            return Poll::Pending;
+        if !self.hung_up {
+            // Whether it failed does not matter: then there is nothing to read either.
+            let _ = ready!(Pin::new(&mut self.socket).poll_close(cx));
+            self.hung_up = true;
         }
         SCRATCH.with_borrow_mut(|scratch| {
             match ready!(Pin::new(&mut self.socket).poll_read(cx, scratch)) {

@@ -89,7 +89,7 @@ impl World {
 
     fn new(settings: Settings) -> Self {
         let (clock, recording) = (VirtualClock::new(), Arc::new(Recording::default()));
-        let hub = Hub::with_clock(settings, recording.clone(), Arc::new(clock.clone()));
+        let hub = Hub::new(settings, recording.clone(), Arc::new(clock.clone()));
         let executor = Executor::new();
         executor.spawn(Arc::clone(&hub).keep_grace()).detach();
         Self { executor, clock, settings, hub, recording, connections: Vec::new(), bytes_left: MOST_BYTES }
