@@ -25,6 +25,21 @@ struct Rule {
     banned: &'static [&'static str],
 }
 
+/// What a frame passes through, besides the legs in `relay/phone.rs` and `relay/binary.rs`.
+const FORWARDING: &[&str] = &[
+    "relay/session",
+    "relay/wire",
+    "relay/follower",
+    "relay/envelope",
+    "relay/link",
+    "relay/outbox",
+    "relay/budget",
+    "relay/ledger",
+    "relay/deadlines",
+    "relay/transport",
+    "relay/shared",
+];
+
 const RULES: &[Rule] = &[
     Rule {
         what: "the relay is free of HTTP, TLS, systemd, signals and metrics, and logs through the catalogue only",
@@ -68,6 +83,15 @@ const RULES: &[Rule] = &[
             "Observer",
             "async",
         ],
+    },
+    Rule {
+        what: "a frame on its way never comes to the hub, whose lock is everybody's",
+        applies: |path| {
+            FORWARDING.iter().any(|file| {
+                path.strip_prefix(file).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+            })
+        },
+        banned: &["hub", "Hub", "Registry"],
     },
     Rule {
         what: "events are logged by the catalogue only",
@@ -265,6 +289,25 @@ fn every_room_keeps_its_boundaries() {
     }
 }
 
+/// A leg is handed its link when its connection registers, and from then on has no way to the hub: what follows its definition
+/// does not name it.
+#[test]
+fn no_leg_knows_the_hub() {
+    let sources = sources();
+    for (path, leg) in [("relay/phone.rs", "struct PhoneLeg {"), ("relay/binary.rs", "struct BinaryLeg {")] {
+        let source = sources.iter().find(|source| source.path == path).unwrap();
+        let (registers, forwards) = source.code.split_once(leg).unwrap();
+        assert_eq!(lines_with(forwards, "hub"), [] as [usize; 0], "behind `{leg}` in src/{path}");
+        assert!(!lines_with(registers, "hub").is_empty() && forwards.contains(" Leg for "), "src/{path}");
+    }
+    for file in FORWARDING {
+        assert!(
+            sources.iter().any(|source| source.path == format!("{file}.rs")),
+            "src/{file}.rs was not read"
+        );
+    }
+}
+
 /// What is wrong with `text`, were it at `path`, without the rule's explanation.
 fn verdict(path: &str, text: &str) -> Vec<String> {
     let code = without_tests(&without_comments_and_text(text));
@@ -290,6 +333,8 @@ fn the_scanner_finds_what_is_banned() {
         ("relay/registry.rs", "let now = Instant::now();", "Instant::now"),
         ("relay/registry.rs", "async_io::block_on(x);", "async_io"),
         ("relay/envelope.rs", "SystemTime::UNIX_EPOCH;", "SystemTime"),
+        ("relay/session/reading.rs", "let hub = &self.hub;", "hub"),
+        ("relay/outbox.rs", "use super::registry::Registry;", "Registry"),
         ("ingress/http.rs", "tracing::info!(a);", "tracing"),
         ("metrics/server.rs", "println!();", "println!"),
         ("config.rs", "std::io::stderr().lock();", "stderr"),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use futures_lite::future;
+use pyrycode_relay::relay::clock::SystemClock;
 use pyrycode_relay::relay::close::Close;
 use pyrycode_relay::relay::hub::{Claimed, Hub, PhoneRefused, PhoneRegistration};
 use pyrycode_relay::relay::observer::{Census, Counts, DropReason, Endpoint};
@@ -30,7 +31,11 @@ const GRACE: Duration = Duration::from_secs(30);
 
 fn hub(grace: Duration) -> (Arc<Hub>, Arc<Recording>) {
     let recording = Arc::new(Recording::default());
-    (Hub::new(Settings { grace, ..Settings::default() }, recording.clone(), Arc::<SystemClock>::default()), recording)
+    let clock = SystemClock::default();
+    let keeping = clock.clone().keep();
+    std::thread::spawn(|| async_io::block_on(keeping));
+    let settings = Settings { grace, ..Settings::default() };
+    (Hub::new(settings, recording.clone(), Arc::new(clock)), recording)
 }
 
 fn far_future() -> Instant {

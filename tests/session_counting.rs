@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use pyrycode_relay::relay::binary::{self, BinaryHello};
+use pyrycode_relay::relay::clock::SystemClock;
 use pyrycode_relay::relay::close::CloseCause;
 use pyrycode_relay::relay::hub::Hub;
 use pyrycode_relay::relay::observer::{Census, Direction, DropReason, Endpoint};

@@ -196,7 +196,10 @@ mod tests {
         drop(late);
 
         assert_eq!((alarms.ring_due(at(30), cx), wakes(&task)), (Some(at(40)), 2));
-        assert!(set[0].poll(task_cx).is_ready() && set[0].poll(task_cx).is_pending(), "once for each setting");
+        assert!(
+            set[0].poll(task_cx).is_ready() && set[0].poll(task_cx).is_pending(),
+            "once for each setting"
+        );
         assert!(set[1].poll(task_cx).is_pending() && set[2].poll(task_cx).is_ready());
         set.clear();
         assert_eq!(alarms.ring_due(at(99), cx), None, "who is gone is forgotten");

@@ -29,7 +29,7 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) fn new(settings: Settings) -> Self {
-        Self::with_clock(settings, Arc::new(SystemClock))
+        Self::with_clock(settings, Arc::<SystemClock>::default())
     }
 
     /// One that goes by another clock than the system's.

@@ -100,6 +100,11 @@ impl Peer {
         lock(&self.0).accepted.clone()
     }
 
+    /// Forgets what arrived, and keeps the room for as much.
+    pub(crate) fn forget_received(&self) {
+        lock(&self.0).accepted.clear();
+    }
+
     /// How many bytes the relay has read since the last [`Peer::send_for_ever`].
     pub(crate) fn consumed(&self) -> usize {
         lock(&self.0).consumed
