@@ -26,7 +26,7 @@ use super::client_address::ClientKey;
 use super::connections::Limit;
 use super::http::{Door, Ingress};
 use super::reserve::{Lent, Reserve};
-use super::socket::Socket;
+use super::socket::{self, Socket};
 use crate::event::{self, Throttle};
 use crate::runtime::source::Registration;
 use crate::runtime::worker::Worker;
@@ -59,8 +59,7 @@ impl PublicListener {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(Self { listener: socket.into(), outlives: false })
+        Self::new(socket.into(), false)
     }
 
     /// Takes one that listens already and that another process, such as systemd, keeps open.
@@ -68,8 +67,12 @@ impl PublicListener {
     /// # Errors
     /// It cannot be made non-blocking.
     pub fn passed(socket: TcpListener) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        Ok(Self { listener: socket, outlives: true })
+        Self::new(socket, true)
+    }
+
+    fn new(listener: TcpListener, outlives: bool) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, outlives })
     }
 
     /// The address that clients connect to.
@@ -101,6 +104,7 @@ pub fn accept(
     worker: Worker,
     stop: Receiver<()>,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    socket::prepare(&listener.listener, ingress.dead_after());
     let registration = worker.register(&listener.listener)?;
     Ok(async move {
         let stopped = async {
@@ -175,7 +179,7 @@ impl Accepting {
         remote: SocketAddr,
         door: Door,
     ) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let socket = Socket::new(socket, &self.worker, self.ingress.dead_after()).ok()?;
+        let socket = Socket::new(socket, &self.worker).ok()?;
         let peer = remote.ip();
         let lines = self.ingress.admission().lines();
         let full = |cut: ClientKey| lines.capacity(Limit::Handshakes, cut.address(), Instant::now());

@@ -4,7 +4,7 @@
 //! down, so that the peer sees the end of the stream while what it still sends can be read.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,18 +28,23 @@ pub struct Socket {
     registration: Registration,
 }
 
+/// Asks the kernel for what every connection that `listener` accepts is to have, which they inherit from it: small frames are sent at
+/// once, because someone waits for each (`TCP_NODELAY`, tcp(7)); the connection is given up when what was sent is not acknowledged for
+/// `dead_after` (`TCP_USER_TIMEOUT`); and no more than 128 KiB are taken beyond what is on its way (`TCP_NOTSENT_LOWAT`).
+pub fn prepare(listener: &TcpListener, dead_after: Duration) {
+    let listener = SockRef::from(listener);
+    // A socket that refuses an option works without it.
+    let _ = listener.set_tcp_nodelay(true);
+    let _ = listener.set_tcp_user_timeout(Some(dead_after));
+    let _ = listener.set_tcp_notsent_lowat(UNSENT);
+}
+
 impl Socket {
-    /// Wraps a connection, which must be non-blocking, and registers it with `worker`. The kernel is asked to send small frames at
-    /// once, because someone waits for each; to give the connection up when what was sent is not acknowledged for `dead_after`
-    /// (`TCP_USER_TIMEOUT`, tcp(7)); and to take no more than 128 KiB beyond what is on its way (`TCP_NOTSENT_LOWAT`, ibid.).
+    /// Wraps a connection, which must be non-blocking, and registers it with `worker`.
     ///
     /// # Errors
     /// It cannot be registered.
-    pub fn new(stream: TcpStream, worker: &Worker, dead_after: Duration) -> io::Result<Self> {
-        // A socket that refuses an option works without it.
-        let _ = stream.set_nodelay(true);
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(dead_after));
-        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+    pub fn new(stream: TcpStream, worker: &Worker) -> io::Result<Self> {
         let registration = worker.register(&stream)?;
         Ok(Self { stream, registration })
     }
@@ -96,18 +101,15 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
     #[test]
     fn the_kernel_is_told_how_much_to_take_and_when_a_peer_counts_as_dead() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        stream.set_nonblocking(true).unwrap();
-        let socket = Socket::new(stream, &Worker::new().unwrap(), Duration::from_millis(61_500)).unwrap();
-        let stream = &socket.stream;
-        let options = SockRef::from(stream);
+        prepare(&listener, Duration::from_millis(61_500));
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let options = SockRef::from(&stream);
         assert_eq!(options.tcp_user_timeout().unwrap(), Some(Duration::from_millis(61_500)));
         assert_eq!(options.tcp_notsent_lowat().unwrap(), UNSENT);
         assert!(stream.nodelay().unwrap());

@@ -23,7 +23,7 @@ const DIGITS: usize = 16;
 /// assert_eq!(ConnId::parse("c-000000000000feed"), Some(id));
 /// assert_eq!(ConnId::parse("c-000000000000FEED"), None);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
 impl ConnId {

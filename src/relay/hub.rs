@@ -109,6 +109,12 @@ impl Hub {
         self.live.count()
     }
 
+    /// The most sessions that were running at once since this was last asked, and how many are.
+    #[must_use]
+    pub fn peak(&self) -> (usize, usize) {
+        self.live.peak()
+    }
+
     /// A binary claims a server-id. On success the claim holds until the returned value is dropped, which begins
     /// the grace period.
     ///

@@ -3,7 +3,7 @@
 //! A phone holds its binary's link from its registration on, because whatever ends that binding closes the phone. A
 //! binary finds its phones in its own link. So a frame on its way touches no lock that another server-id could hold.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -54,7 +54,7 @@ pub struct BinaryLink {
 /// A binary's phones.
 #[derive(Debug, Default)]
 struct Phones {
-    by_id: HashMap<ConnId, Arc<PhoneLink>>,
+    by_id: BTreeMap<ConnId, Arc<PhoneLink>>,
     /// What the binary is closed with when the last of them has gone.
     closing: Option<Close>,
 }

@@ -7,6 +7,8 @@ use std::task::{Poll, Waker};
 #[derive(Debug, Default)]
 struct State {
     count: usize,
+    /// The most since somebody last asked.
+    peak: usize,
     waiting: Option<Waker>,
 }
 
@@ -20,7 +22,10 @@ impl Live {
     /// Counts one more, until the guard is dropped.
     #[must_use]
     pub fn enter(live: &Arc<Self>) -> LiveGuard {
-        live.lock().count += 1;
+        let mut state = live.lock();
+        state.count += 1;
+        state.peak = state.peak.max(state.count);
+        drop(state);
         LiveGuard(Arc::clone(live))
     }
 
@@ -28,6 +33,14 @@ impl Live {
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().count
+    }
+
+    /// The most there were since this was last asked, and how many there are.
+    #[must_use]
+    pub fn peak(&self) -> (usize, usize) {
+        let mut state = self.lock();
+        let now = state.count;
+        (std::mem::replace(&mut state.peak, now), now)
     }
 
     /// Waits until there are none. For one waiter at a time.

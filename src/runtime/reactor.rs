@@ -26,6 +26,9 @@ use super::source::{Registration, Source};
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 256;
 
+/// How many times as much room as is needed may stay when connections have gone.
+const SPARSE: usize = 4;
+
 /// The key of the eventfd. A slab does not grow so large.
 const WAKE_UP: u64 = u64::MAX;
 
@@ -87,7 +90,11 @@ impl Reactor {
 
     /// The key is free for another source. An event that is still under way for the old one makes the new one try once in vain.
     pub(super) fn release(&self, key: usize) {
-        self.sources().try_remove(key);
+        let mut sources = self.sources();
+        sources.try_remove(key);
+        if sources.capacity() > SPARSE * (sources.len() + EVENTS) {
+            sources.shrink_to_fit();
+        }
     }
 
     /// Drives `future` to its end on this thread, with everything that is registered. One thread at a time may be in here.

@@ -29,6 +29,7 @@ use futures_lite::future;
 
 use crate::config::{Drain, Loaded, Problems};
 use crate::event;
+use crate::runtime::memory;
 use crate::runtime::worker::Worker;
 use crate::tls::material::Material;
 pub use reload::Load;
@@ -125,6 +126,8 @@ pub fn run(loaded: &Loaded, passed: Passed, log: event::Handle, load: Load) -> R
             Signals::new().map_err(|error| ServiceError::System { what: "handle signals", error })?;
         let mut running = Running::start(loaded, places, capacity, material, &main)?;
         main.spawn(Arc::clone(&running.hub).keep_grace()).detach();
+        let hub = Arc::clone(&running.hub);
+        main.spawn(memory::keep(move || hub.peak())).detach();
         let notes = Arc::clone(&running.notes);
         let manager = Manager::start(&main, &running.hub, notes, running.workers());
         let manager = Arc::new(manager);

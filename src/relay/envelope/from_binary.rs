@@ -1,6 +1,6 @@
 //! What a binary's message asks for: [`unwrap`] and what it returns.
 //!
-//! [`unwrap`] has two steps. The walk over the top-level object yields, for each known key, its value as a slice
+//! A message in the form that the relay itself writes is read at once. Any other takes two steps. The walk over the top-level object yields, for each known key, its value as a slice
 //! of the message; unknown values are skipped. Then the slices are judged: their meaning is in their text, so that
 //! `4401.0` is not 4401 and `null` is not absent unless a rule says so. Nothing is allocated unless a known string
 //! holds an escape or brackets are nested.
@@ -8,9 +8,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::check_frame_text;
 use super::close_code::CloseCode;
 use super::fields::{Fields, unquote};
+use super::{BEFORE_CONN_ID, BEFORE_FRAME, END, check_frame_text};
 use crate::relay::conn_id::ConnId;
 
 /// What a binary asks for with one message (PROTOCOL § 3).
@@ -141,6 +141,9 @@ pub fn unwrap(message: &[u8]) -> Result<FromBinary<'_>, Malformed> {
 ///
 /// As for [`unwrap`].
 pub fn unwrap_text(message: &str) -> Result<FromBinary<'_>, Malformed> {
+    if let Some(plain) = unwrap_plain(message) {
+        return Ok(plain);
+    }
     let fields = Fields::read(message, ["conn_id", "frame", "close_code", "push_wake"]).map_err(|_| {
         // Not what the walk says: it looks at a value that is no object only as far as it has to, and then more
         // closely than the grammar does (`1e999`).
@@ -169,6 +172,21 @@ pub fn unwrap_text(message: &str) -> Result<FromBinary<'_>, Malformed> {
         (Some(_), None, None) => Err(Malformed::NoFrame),
         (None, ..) => parse_push_wake(push_wake.ok_or(Malformed::NoConnId)?),
     }
+}
+
+/// Reads a message in the form in which [`super::wrap`] writes one: just these two keys, in this order, without white space or escapes.
+/// Between the prefix and the last `}` must be one JSON value, so that it cannot be anything else. `None`: it may have another form.
+fn unwrap_plain(message: &str) -> Option<FromBinary<'_>> {
+    let (conn_id, rest) = message.strip_prefix(BEFORE_CONN_ID)?.split_at_checked(ConnId::TEXT_LEN)?;
+    let frame = rest.strip_prefix(BEFORE_FRAME)?.strip_suffix(END)?;
+    let conn_id = ConnId::parse(conn_id)?;
+    // White space around a value is not part of it, and null is no frame.
+    let is_bare = frame.trim_matches([' ', '\t', '\r', '\n']).len() == frame.len();
+    (is_bare && frame != "null" && check_frame_text(frame).is_ok()).then_some(FromBinary::Deliver {
+        conn_id: Some(conn_id),
+        frame,
+        close_code: None,
+    })
 }
 
 /// The meaning of a `push_wake`, unread so far.
