@@ -42,10 +42,12 @@ fn main() {
         });
     }
 
+    let mut slot = VecDeque::with_capacity(1);
     let mut items: VecDeque<Item> = (0..PHONES).map(|_| item()).collect();
     bench.case(&format!("{PHONES} phones push one each"), PHONES * SIZE, || {
         for item in items.drain(..) {
-            let (mut turn, mut slot) = (Turn::default(), Some(item));
+            let mut turn = Turn::default();
+            slot.push_back(item);
             assert_eq!(roomy.poll_push(&mut cx, &mut turn, &mut slot), Poll::Ready(true));
             roomy.leave(&mut turn);
         }
@@ -54,7 +56,7 @@ fn main() {
     });
 
     let narrow = outbox(item().cost());
-    let mut slots: Vec<Option<Item>> = (0..PHONES).map(|_| Some(item())).collect();
+    let mut slots: Vec<VecDeque<Item>> = (0..PHONES).map(|_| VecDeque::from([item()])).collect();
     bench.case(&format!("{PHONES} phones in line for one place"), PHONES * SIZE, || {
         let mut turns: [Turn; PHONES] = Default::default();
         // The first has the place at once, the others wait.
@@ -64,7 +66,7 @@ fn main() {
         for index in 0..PHONES {
             narrow.leave(&mut turns[index]);
             takes_all(&narrow, &mut cx, &mut taken);
-            slots[index] = taken.pop_front();
+            slots[index].append(&mut taken);
             if let Some(next) = slots.get_mut(index + 1) {
                 assert_eq!(narrow.poll_push(&mut cx, &mut turns[index + 1], next), Poll::Ready(true));
             }
@@ -141,8 +143,9 @@ fn phone(outbox: &Outbox) {
     let unpark = Unpark::this_thread();
     let waker = Waker::from(Arc::clone(&unpark));
     let (mut cx, mut turn) = (Context::from_waker(&waker), Turn::default());
+    let mut slot = VecDeque::with_capacity(1);
     for _ in 0..EACH {
-        let mut slot = Some(item());
+        slot.push_back(item());
         while outbox.poll_push(&mut cx, &mut turn, &mut slot).is_pending() {
             unpark.wait();
         }

@@ -374,7 +374,7 @@ fn threads_that_push_and_one_that_drains_lose_no_wake_up_and_no_frame() {
     let push = |pusher: usize| {
         let mut turn = Turn::default();
         for number in 0..FRAMES {
-            let mut slot = Some(frame(&format!("{pusher} {number}")));
+            let mut slot = VecDeque::from([frame(&format!("{pusher} {number}"))]);
             // Every now and then somebody gives up its place, and asks again.
             if number % 5 == pusher % 5 {
                 let _ = outbox.poll_push(&mut Context::from_waker(Waker::noop()), &mut turn, &mut slot);

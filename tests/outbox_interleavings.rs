@@ -129,7 +129,7 @@ fn who_looks_again_before_it_gives_up_passes_the_first_place_on() {
         let mut turn = in_line(&outbox);
         let second = pusher(&outbox, &["2"]);
         let first = with(&outbox, move |outbox| {
-            let _ = outbox.poll_push(&mut nobody(), &mut turn, &mut Some(frame("1")));
+            let _ = outbox.poll_push(&mut nobody(), &mut turn, &mut VecDeque::from([frame("1")]));
             outbox.leave(&mut turn);
         });
         outbox.settle(2 * ONE);
@@ -272,7 +272,7 @@ fn who_is_closed_while_first_in_the_budgets_line_passes_its_place_on_late() {
             close(&closed);
             let stays = pusher(&staying, &["1"]);
             let leaves = with(&closed, move |outbox| {
-                let polled = outbox.poll_push(&mut nobody(), &mut turn, &mut Some(frame("a")));
+                let polled = outbox.poll_push(&mut nobody(), &mut turn, &mut VecDeque::from([frame("a")]));
                 assert_eq!(polled, Poll::Ready(false));
                 outbox.leave(&mut turn);
             });
@@ -375,7 +375,7 @@ fn nobody_is_woken_under_a_lock() {
         let mut push = |outbox: &Outbox, turn: &mut Turn| {
             // The session looks, too, so that there is somebody to wake whatever happens to the outbox.
             outbox.poll_take(&mut cx, 0, &mut VecDeque::new());
-            outbox.poll_push(&mut cx, turn, &mut Some(frame("1")))
+            outbox.poll_push(&mut cx, turn, &mut VecDeque::from([frame("1")]))
         };
         let [mut first, mut second, mut other] = [Turn::default(), Turn::default(), Turn::default()];
         assert!(push(&one, &mut first).is_pending() && push(&one, &mut second).is_pending());

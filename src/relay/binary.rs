@@ -198,6 +198,10 @@ impl Leg for BinaryLeg {
         Poll::Ready(None)
     }
 
+    fn is_full(&self) -> bool {
+        false
+    }
+
     fn caught_up(&mut self) {}
 
     fn steps_aside(&mut self) {}

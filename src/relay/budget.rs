@@ -86,6 +86,11 @@ impl Budget {
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, grant).is_ok()
     }
 
+    /// Takes what is requested if that is possible without a place in the line.
+    pub(super) fn try_take_at_once(&self, turn: &BudgetTurn, request: Request) -> bool {
+        turn.0.is_none() && !self.has_line.load(Ordering::SeqCst) && self.try_take(request)
+    }
+
     /// Takes what is requested, or takes a place in the line and returns `Pending` until it is to be had and nobody in
     /// front could have it. Comes with whoever is to be woken because something is left for them.
     pub(super) fn poll_take(
@@ -94,7 +99,7 @@ impl Budget {
         turn: &mut BudgetTurn,
         request: Request,
     ) -> (Poll<()>, Option<Waker>) {
-        if turn.0.is_none() && !self.has_line.load(Ordering::SeqCst) && self.try_take(request) {
+        if self.try_take_at_once(turn, request) {
             return (Poll::Ready(()), None);
         }
         let mut line = self.line();

@@ -200,7 +200,7 @@ impl Outbox {
     /// # Errors
     /// Says why not: there is no room, others wait for room, or the connection is closing.
     pub fn push(&self, item: Item) -> Result<(), Refused> {
-        let state = self.lock();
+        let mut state = self.lock();
         if !state.is_open() {
             return Err(Refused::Closed);
         }
@@ -209,41 +209,54 @@ impl Outbox {
         if !state.waiting.is_empty() || state.charged + cost > self.limit || !self.budget.try_take(request) {
             return Err(Refused::Full);
         }
-        self.admit(state, item, cost);
+        state.queue.push_back(item);
+        self.admit(state, cost);
         Ok(())
     }
 
-    /// Queues the item in `slot`, or takes a place in the line and returns `Pending` until it is first and there is
-    /// room. `Ready(false)`: the connection is closing, the item is still in `slot`.
+    /// Queues `items` in their order, or takes a place in the line and returns `Pending` until it is first and there is
+    /// room; what has no room yet is still in `items`. `Ready(false)`: the connection is closing.
     ///
     /// A turn is kept until it is handed to [`Outbox::leave`]; who holds the first may push on.
-    pub fn poll_push(&self, cx: &mut Context<'_>, turn: &mut Turn, slot: &mut Option<Item>) -> Poll<bool> {
-        let Some(item) = slot.take() else {
+    pub fn poll_push(&self, cx: &mut Context<'_>, turn: &mut Turn, items: &mut VecDeque<Item>) -> Poll<bool> {
+        if items.is_empty() {
             return Poll::Ready(true);
-        };
+        }
         let mut state = self.lock();
         if !state.is_open() {
-            *slot = Some(item);
             return Poll::Ready(false);
         }
-        let cost = item.cost();
         let first = state.waiting.front().is_none_or(|(front, _)| turn.mine == Some(*front));
-        let (taken, next) = if first && state.charged + cost <= self.limit {
-            self.budget.poll_take(cx, &mut turn.budget, Request { cost, held: state.charged })
-        } else {
-            (Poll::Pending, None)
-        };
-        if taken.is_ready() {
-            self.admit(state, item, cost);
-        } else {
-            *slot = Some(item);
+        let together = items.iter().map(Item::cost).sum();
+        let request = Request { cost: together, held: state.charged };
+        let mut next = Vec::new();
+        let mut queued = 0;
+        if first
+            && state.charged + together <= self.limit
+            && self.budget.try_take_at_once(&turn.budget, request)
+        {
+            queued = together;
+            state.queue.append(items);
+        }
+        while let Some(cost) = items.front().map(Item::cost) {
+            if !first || state.charged + queued + cost > self.limit {
+                break;
+            }
+            let request = Request { cost, held: state.charged + queued };
+            let (taken, woken) = self.budget.poll_take(cx, &mut turn.budget, request);
+            next.extend(woken);
+            if taken.is_pending() {
+                break;
+            }
+            queued += cost;
+            state.queue.extend(items.pop_front());
+        }
+        if !items.is_empty() {
             turn.wait(&mut state, cx);
-            drop(state);
         }
-        if let Some(next) = next {
-            next.wake();
-        }
-        taken.map(|()| true)
+        self.admit(state, queued);
+        next.into_iter().for_each(Waker::wake);
+        if items.is_empty() { Poll::Ready(true) } else { Poll::Pending }
     }
 
     /// Gives up a place in the line, if `turn` has one.
@@ -358,9 +371,12 @@ impl Outbox {
         queue
     }
 
-    fn admit(&self, mut state: MutexGuard<'_, State>, item: Item, cost: usize) {
+    /// Items that cost this much together were queued.
+    fn admit(&self, mut state: MutexGuard<'_, State>, cost: usize) {
+        if cost == 0 {
+            return;
+        }
         state.charged += cost;
-        state.queue.push_back(item);
         let session = state.session.take();
         drop(state);
         self.observer.queued(self.endpoint, cost);

@@ -1,8 +1,8 @@
 //! A phone's connection: from its registration to its farewell (PROTOCOL §§ 2, 3).
 //!
 //! A phone's message must be exactly one JSON value; it is wrapped with the phone's `conn_id` and queued for the
-//! binary that the phone registered under. While the binary's outbox is full, the phone holds its one frame and is
-//! not read from. When the phone goes, its binary is told with a close notice, unless it asked for that itself.
+//! binary that the phone registered under. Frames that were read together are queued a few at a time. While the binary's outbox is full, the phone
+//! holds those and is not read from. When the phone goes, its binary is told with a close notice, unless it asked for that itself.
 //!
 //! The notice waits for room like a frame, behind the frames that still wait, and until it is queued the phone
 //! keeps its place in the registry. So there are never more notices under way than there are places for phones,
@@ -29,6 +29,9 @@ use super::shared::Shared;
 use super::text::Text;
 use super::transport::Transport;
 use crate::event;
+
+/// Frames that are queued together, if they were read together.
+const AT_ONCE: usize = 32;
 
 /// What a phone said when it connected.
 #[derive(Clone, Debug)]
@@ -110,7 +113,7 @@ fn notice_code(end: End) -> Option<u16> {
 struct PhoneLeg {
     registration: PhoneRegistration,
     shared: Arc<Shared>,
-    /// What was read and has no place in the binary's outbox yet: one frame, or, when the connection has ended, all that
+    /// What was read and has no place in the binary's outbox yet: a few frames, or, when the connection has ended, all that
     /// was read and at last the notice.
     waiting: VecDeque<Item>,
     turn: Turn,
@@ -126,19 +129,13 @@ impl PhoneLeg {
 
     /// Queues what waits. `Ready(false)`: the binary is gone, and what waited is dropped.
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        while let Some(item) = self.waiting.pop_front() {
-            let mut slot = Some(item);
-            let outbox = &self.registration.binary().outbox;
-            let pushed = outbox.poll_push(cx, &mut self.turn, &mut slot);
-            self.waiting.extend(slot);
-            self.waiting.rotate_right(usize::from(!matches!(pushed, Poll::Ready(true))));
-            if !ready!(pushed) {
-                self.outlived |= self.turn.is_waiting();
-                self.drop_waiting();
-                return Poll::Ready(false);
-            }
+        let outbox = &self.registration.binary().outbox;
+        let pushed = ready!(outbox.poll_push(cx, &mut self.turn, &mut self.waiting));
+        if !pushed {
+            self.outlived |= self.turn.is_waiting();
+            self.drop_waiting();
         }
-        Poll::Ready(true)
+        Poll::Ready(pushed)
     }
 
     fn drop_waiting(&mut self) {
@@ -173,6 +170,10 @@ impl Leg for PhoneLeg {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Option<Close>> {
         let delivered = ready!(self.poll_deliver(cx));
         Poll::Ready((!delivered && !self.outlived).then_some(Close::BinaryDisconnected))
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= AT_ONCE
     }
 
     fn caught_up(&mut self) {

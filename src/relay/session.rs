@@ -64,11 +64,14 @@ thread_local! {
 /// What a session does with the messages it reads.
 pub trait Leg {
     /// Takes one message, text or binary, read at `read_at`. Returns the close that it costs the sender, if it does. Is
-    /// called without regard to [`Leg::poll_ready`] only when the session has ended.
+    /// called when [`Leg::is_full`] only if the session has ended.
     fn receive(&mut self, message: &[u8], read_at: Instant) -> Option<Close>;
 
-    /// Whether another message can be taken. `Ready(Some)`: the connection must close.
+    /// Passes on what was taken. Until that is done, no other message can be. `Ready(Some)`: the connection must close.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Option<Close>>;
+
+    /// Whether what was taken has to be passed on before another message can be taken.
+    fn is_full(&self) -> bool;
 
     /// Everything that was read has been taken; the next message may be long in coming.
     fn caught_up(&mut self);

@@ -18,6 +18,9 @@ use Direction::{BinaryToPhone, PhoneToBinary};
 /// What a close notice is charged: its text has always the same length.
 const NOTICE: usize = r#"{"conn_id":"c-0123456789abcdef","close_code":1000}"#.len() + ITEM_OVERHEAD;
 
+/// Frames of one phone that may wait in their session, if they were read together.
+const AT_ONCE: usize = 32;
+
 /// Newcomers that may wait for one incumbent's answer.
 pub(crate) const MOST_NEWCOMERS: usize = 8;
 
@@ -89,7 +92,10 @@ impl World {
     fn phone_read(&mut self, number: usize) -> Check {
         let conn = &mut self.conns[number];
         ensure!(conn.endpoint == Endpoint::Client && conn.is_open(), "{number} may not read");
-        if conn.waiting() > 0 {
+        // What was read together waits together, a few frames at a time.
+        if conn.waiting() == 0 {
+            conn.waits_since = self.step;
+        } else if conn.waits_since != self.step || conn.waiting() >= AT_ONCE {
             conn.read_on = Some(self.step);
         }
         conn.read += 1;
@@ -105,17 +111,25 @@ impl World {
         let Some(binary) = conn.binary.filter(|_| conn.endpoint == Endpoint::Client) else {
             return Err(format!("{number} queued for a binary that it does not have"));
         };
-        if conn.waiting() > 0 {
-            let expected = conn.sent[conn.admitted].len() + WRAP_OVERHEAD + ITEM_OVERHEAD;
-            ensure!(cost == expected, "a frame is charged {cost}, not {expected}");
-            conn.admitted += 1;
-            let line = &self.conns[binary].line_of_phones;
-            ensure!(line.first().is_none_or(|first| *first == number), "{number} did not wait like {line:?}");
-            self.conns[binary].queued_frames += 1;
-        } else {
-            ensure!(conn.cause.is_some() && !conn.notice_queued, "{number} queued an unexpected notice");
-            ensure!(cost == NOTICE, "a notice is charged {cost}");
-            conn.notice_queued = true;
+        // It is told once of what was queued together: frames in their order, and the notice behind them.
+        let mut left = cost;
+        while left > 0 {
+            let conn = &mut self.conns[number];
+            let item = if conn.waiting() > 0 {
+                let frame = conn.sent[conn.admitted].len() + WRAP_OVERHEAD + ITEM_OVERHEAD;
+                conn.admitted += 1;
+                let line = &self.conns[binary].line_of_phones;
+                let is_next = line.first().is_none_or(|first| *first == number);
+                ensure!(is_next, "{number} did not wait like {line:?}");
+                self.conns[binary].queued_frames += 1;
+                frame
+            } else {
+                ensure!(conn.cause.is_some() && !conn.notice_queued, "{number} queued an unexpected notice");
+                conn.notice_queued = true;
+                NOTICE
+            };
+            ensure!(left >= item, "{left} of {cost} bytes are charged for an item of {item}");
+            left -= item;
         }
         let binary = &mut self.conns[binary];
         ensure!(binary.is_open(), "queued for a binary that is gone");

@@ -77,6 +77,8 @@ pub(crate) struct Conn {
     pub(crate) arrived: usize,
     /// A phone's: the step in which it read on while a frame waited.
     pub(crate) read_on: Option<u64>,
+    /// When the first of the frames that wait was read.
+    pub(crate) waits_since: u64,
     /// A phone's: the step in which a frame came for a binary that was gone already.
     pub(crate) came_late: Option<u64>,
     /// Bytes that had been read when a frame was dropped because the binary went while it waited.
@@ -238,6 +240,7 @@ impl World {
             admitted: 0,
             arrived: 0,
             read_on: None,
+            waits_since: 0,
             came_late: None,
             outlived_binary: None,
             notice_queued: false,

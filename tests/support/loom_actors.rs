@@ -141,9 +141,9 @@ pub(crate) fn with<T: 'static>(
 pub(crate) fn wait_and_push(outbox: &Outbox, texts: &[&str]) -> bool {
     let mut turn = Turn::default();
     let delivered = texts.iter().all(|text| {
-        let mut slot = Some(frame(text));
+        let mut slot = VecDeque::from([frame(text)]);
         let delivered = block_on(|cx| outbox.poll_push(cx, &mut turn, &mut slot));
-        assert_eq!(slot.is_none(), delivered, "the frame is lost, or in two places");
+        assert_eq!(slot.is_empty(), delivered, "the frame is lost, or in two places");
         delivered
     });
     outbox.leave(&mut turn);
@@ -158,7 +158,7 @@ pub(crate) fn pusher(outbox: &Arc<Outbox>, texts: &'static [&'static str]) -> Jo
 /// Somebody who stands in line already when the model begins, and looks again only when the model says so.
 pub(crate) fn in_line(outbox: &Outbox) -> Turn {
     let mut turn = Turn::default();
-    assert!(outbox.poll_push(&mut nobody(), &mut turn, &mut Some(frame("a"))).is_pending());
+    assert!(outbox.poll_push(&mut nobody(), &mut turn, &mut VecDeque::from([frame("a")])).is_pending());
     turn
 }
 

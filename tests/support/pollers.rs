@@ -48,12 +48,12 @@ impl Poller {
 pub(crate) struct Pusher {
     pub(crate) poller: Poller,
     pub(crate) turn: Turn,
-    slot: Option<Item>,
+    slot: VecDeque<Item>,
 }
 
 impl Pusher {
     pub(crate) fn new(text: &str) -> Self {
-        Self { poller: Poller::new(), turn: Turn::default(), slot: Some(frame(text)) }
+        Self { poller: Poller::new(), turn: Turn::default(), slot: VecDeque::from([frame(text)]) }
     }
 
     pub(crate) fn poll(&mut self, outbox: &Outbox) -> Poll<bool> {
@@ -62,11 +62,11 @@ impl Pusher {
 
     /// Has another frame to push.
     pub(crate) fn give(&mut self, text: &str) {
-        self.slot = Some(frame(text));
+        self.slot = VecDeque::from([frame(text)]);
     }
 
     pub(crate) fn has_frame(&self) -> bool {
-        self.slot.is_some()
+        !self.slot.is_empty()
     }
 }
 

@@ -96,29 +96,35 @@ impl<S: Transport + Unpin> Session<S> {
         read_at: Instant,
     ) -> Poll<Result<(), End>> {
         loop {
-            let close = match self.wire.receive(&mut input) {
-                Ok(None) => {
-                    leg.caught_up();
-                    let now = self.now();
-                    let under_way = self.wire.message_under_way(self.socket.holds_a_part());
-                    self.deadlines.heard(now, under_way, &self.shared.settings);
-                    if !self.deadlines.message_is_overdue(now) {
-                        return Poll::Ready(Ok(()));
+            let (close, all_taken) = match self.wire.receive(&mut input) {
+                Ok(None) => (None, true),
+                Ok(Some(Received::Message(message))) => {
+                    let close = leg.receive(&message, read_at);
+                    if close.is_none() && !leg.is_full() {
+                        continue;
                     }
-                    Some(Close::MessageTimedOut)
+                    (close, false)
                 }
-                Ok(Some(Received::Message(message))) => leg.receive(&message, read_at),
                 Ok(Some(Received::Close(code))) => return Poll::Ready(Err(End::PeerClosed(code))),
-                Err(Broken::TooBig) => Some(Close::MessageTooBig),
+                Err(Broken::TooBig) => (Some(Close::MessageTooBig), false),
                 Err(Broken::Protocol) => return Poll::Ready(Err(End::PeerLost)),
             };
-            let ready = close.map_or_else(|| leg.poll_ready(cx), |close| Poll::Ready(Some(close)));
+            let mut ready = close.map_or_else(|| leg.poll_ready(cx), |close| Poll::Ready(Some(close)));
             if close.is_none() && !matches!(ready, Poll::Ready(None)) {
                 // Also if this ends the connection: what was read together was read.
                 self.unread = Some((input.to_vec(), read_at));
             }
             if ready.is_pending() {
                 self.deadlines.stops_reading();
+            } else if all_taken && ready == Poll::Ready(None) {
+                leg.caught_up();
+                let now = self.now();
+                let under_way = self.wire.message_under_way(self.socket.holds_a_part());
+                self.deadlines.heard(now, under_way, &self.shared.settings);
+                if !self.deadlines.message_is_overdue(now) {
+                    return Poll::Ready(Ok(()));
+                }
+                ready = Poll::Ready(Some(Close::MessageTimedOut));
             }
             if let Some(close) = ready!(ready) {
                 return Poll::Ready(Err(End::Ours(close, DropReason::ReceiverClosed)));
