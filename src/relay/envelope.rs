@@ -16,10 +16,9 @@
 mod close_code;
 mod fields;
 mod from_binary;
+mod json;
 
 use std::fmt;
-
-use serde::de::IgnoredAny;
 
 use super::conn_id::ConnId;
 use super::text::Text;
@@ -74,10 +73,7 @@ pub fn check_frame(message: &[u8]) -> Result<&str, NotJson> {
 ///
 /// As for [`check_frame`].
 pub fn check_frame_text(message: &str) -> Result<&str, NotJson> {
-    match serde_json::from_str::<IgnoredAny>(message) {
-        Ok(IgnoredAny) => Ok(message),
-        Err(_) => Err(NotJson),
-    }
+    if json::is_one_value(message) { Ok(message) } else { Err(NotJson) }
 }
 
 /// Puts the envelope around a phone's frame: `{"conn_id":"c-…","frame":<frame>}` (PROTOCOL § 3).
