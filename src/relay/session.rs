@@ -87,6 +87,7 @@ pub trait Leg {
 }
 
 /// A WebSocket connection over `S`.
+#[expect(clippy::struct_excessive_bools, reason = "any of them may be true together with any other")]
 pub struct Session<S> {
     socket: S,
     wire: Wire,

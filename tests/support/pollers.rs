@@ -84,7 +84,7 @@ pub(crate) fn name(item: &Item) -> String {
 }
 
 fn readable(text: &Text) -> &str {
-    std::str::from_utf8(text.as_bytes()).unwrap()
+    std::str::from_utf8(text.as_bytes()).unwrap_or("not UTF-8")
 }
 
 /// Wakes a thread, and remembers that it did.

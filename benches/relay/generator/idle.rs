@@ -14,6 +14,9 @@ use crate::process::{get, resident};
 /// Phones of each binary.
 const PHONES: usize = 16;
 
+/// Twice the interval in which the relay looks whether memory is to be given back, and a little more.
+const GIVES_BACK: Duration = Duration::from_secs(11);
+
 /// Phones whose frames are under way at the same time.
 const AT_ONCE: usize = 64;
 
@@ -113,6 +116,12 @@ fn settled(pid: u32) -> Result<f64> {
     Ok(last as f64)
 }
 
+/// The resident memory some time after everybody went: the relay gives back what is free within seconds.
+fn given_back(pid: u32) -> Result<f64> {
+    std::thread::sleep(GIVES_BACK);
+    settled(pid)
+}
+
 pub(crate) fn play(order: &Order, connections: usize) -> Result<Figures> {
     let mut dialler = Dialler::new(order)?;
     let before = settled(order.pid)?;
@@ -123,12 +132,12 @@ pub(crate) fn play(order: &Order, connections: usize) -> Result<Figures> {
     let used = settled(order.pid)?;
     go(order, &mut clients, &mut idle)?;
     drop((clients, idle));
-    let gone = settled(order.pid)?;
+    let gone = given_back(order.pid)?;
     let (mut clients, mut idle) = come(&mut dialler, connections, order.case.frame)?;
     talk(&mut clients, &mut idle)?;
     go(order, &mut clients, &mut idle)?;
     drop((clients, idle));
-    let gone_again = settled(order.pid)?;
+    let gone_again = given_back(order.pid)?;
     Ok(Figures::from([
         ("connections".to_owned(), count),
         ("fresh_b".to_owned(), (fresh - before) / count),
