@@ -1,0 +1,52 @@
+//! What connections took is given back when they have gone.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
+mod support;
+
+use support::client::Client;
+use support::eventually;
+use support::relay::Relay;
+
+const BINARIES: usize = 60;
+const PHONES: usize = 16;
+
+/// So many connections, and a frame to each binary from each of its phones.
+fn wave(relay: &Relay, name: &str) -> Vec<Client> {
+    (0..BINARIES)
+        .flat_map(|number| {
+            let server_id = format!("{name}-{number}");
+            let mut binary = Client::binary(relay, &server_id);
+            let mut phones: Vec<_> = (0..PHONES).map(|_| Client::phone(relay, &server_id)).collect();
+            for phone in &mut phones {
+                phone.send(format!("\"{}\"", "x".repeat(4000)));
+                assert!(binary.json()["frame"].is_string());
+            }
+            phones.push(binary);
+            phones
+        })
+        .collect()
+}
+
+#[test]
+fn what_many_connections_took_is_given_back_when_they_have_gone() {
+    let relay = Relay::with("[session]\ngrace = \"1s\"\n");
+    // What every process needs once is there then.
+    drop(Client::binary(&relay, "first"));
+    let before = relay.memory();
+    let connections = wave(&relay, "second");
+    let held = relay.memory();
+    assert!(held > before + 1500, "{} connections took {held} - {before} KiB", connections.len());
+    drop(connections);
+    relay.wait_for_metric("connected_phones", 0.0);
+    relay.wait_for_metric("gracing_binaries", 0.0);
+    let most = before + (held - before) / 3;
+    eventually("memory is given back", || match relay.memory() {
+        now if now <= most => Ok(()),
+        now => Err(format!("{now} KiB of {held}, and {before} before")),
+    });
+    let mut binary = Client::binary(&relay, "still");
+    let mut phone = Client::phone(&relay, "still");
+    phone.send("\"serves\"");
+    assert_eq!(binary.json()["frame"], "serves");
+}
