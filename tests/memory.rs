@@ -33,15 +33,15 @@ fn what_many_connections_took_is_given_back_when_they_have_gone() {
     let relay = Relay::with("[session]\ngrace = \"1s\"\n");
     // What every process needs once is there then.
     drop(Client::binary(&relay, "first"));
-    let before = relay.memory();
+    let before = relay.anonymous_memory();
     let connections = wave(&relay, "second");
-    let held = relay.memory();
+    let held = relay.anonymous_memory();
     assert!(held > before + 1500, "{} connections took {held} - {before} KiB", connections.len());
     drop(connections);
     relay.wait_for_metric("connected_phones", 0.0);
     relay.wait_for_metric("gracing_binaries", 0.0);
-    let most = before + (held - before) / 3;
-    eventually("memory is given back", || match relay.memory() {
+    let most = before + (held - before) / 2;
+    eventually("memory is given back", || match relay.anonymous_memory() {
         now if now <= most => Ok(()),
         now => Err(format!("{now} KiB of {held}, and {before} before")),
     });

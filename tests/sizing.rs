@@ -57,13 +57,6 @@ fn size(text: &str) -> f64 {
     number.parse::<f64>().expect("a number") * unit
 }
 
-/// What a process has in memory besides the pages of its files, in kibibytes.
-fn anonymous(relay: &Relay) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.pid())).expect("a status");
-    let value = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("its line");
-    value.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 /// Growth since `before` kibibytes, in bytes.
 fn grown(relay: &Relay, before: u64) -> f64 {
     relay.memory().saturating_sub(before) as f64 * KIB
@@ -116,7 +109,7 @@ fn within(what: &str, measured: f64, page: f64) {
 fn a_relay_that_has_just_started_takes_no_more_than_the_base() {
     let relay = Relay::start();
     // A program that is not optimized is larger than all that it holds at its start: its own pages are left out then.
-    let taken = if cfg!(debug_assertions) { anonymous(&relay) } else { relay.memory() };
+    let taken = if cfg!(debug_assertions) { relay.anonymous_memory() } else { relay.memory() };
     let (taken, base) = (taken as f64 * KIB, figure("base", Form::Plain));
     println!("base: {taken:.0} measured, {base:.0} on the page");
     assert!(taken > 0.0 && taken <= base, "{taken:.0} measured, {base:.0} on the page");

@@ -11,7 +11,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use socket2::SockRef;
 use support::client::{self, Client};
+use support::eventually;
 use support::http::{Http, upgrade};
 use support::relay::{Options, Program, Relay};
 
@@ -47,6 +50,35 @@ fn passed_sockets_are_served_and_are_not_passed_on() {
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
         // O_CLOEXEC, as the kernel numbers it.
         assert_eq!(u32::from_str_radix(flags, 8).unwrap() & 0o2_000_000, 0o2_000_000, "{descriptor}: {info}");
+    }
+}
+
+/// The relay's side of the connection from `peer`.
+fn socket_to(relay: &Relay, peer: SocketAddr) -> Result<TcpStream, String> {
+    let pid = Pid::from_raw(i32::try_from(relay.pid()).unwrap()).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    std::fs::read_dir(format!("/proc/{}/fd", relay.pid()))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok())
+        .map(TcpStream::from)
+        .find(|socket| socket.peer_addr().is_ok_and(|address| address == peer))
+        .ok_or_else(|| format!("no socket to {peer}"))
+}
+
+#[test]
+fn who_was_there_before_the_relay_has_the_same_options_as_who_comes_later() {
+    let sockets = pair();
+    let early = TcpStream::connect(sockets.0.local_addr().unwrap()).unwrap();
+    let relay = start_on(&sockets, "");
+    let late = TcpStream::connect(relay.address).unwrap();
+    for client in [early, late] {
+        let peer = client.local_addr().unwrap();
+        let socket = eventually("the relay has it", || socket_to(&relay, peer));
+        let options = SockRef::from(&socket);
+        assert!(options.tcp_nodelay().unwrap());
+        assert!(options.tcp_user_timeout().unwrap().is_some_and(|timeout| !timeout.is_zero()));
+        assert_eq!(options.tcp_notsent_lowat().unwrap(), 128 * 1024);
     }
 }
 

@@ -49,15 +49,16 @@ pub struct PublicListener {
 }
 
 impl PublicListener {
-    /// Opens it.
+    /// Opens it. Connections count as dead after `dead_after` ([`socket::prepare`]).
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, dead_after: Duration) -> io::Result<Self> {
         let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
         // A relay that is started again need not wait for the connections of the one before it.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
+        socket::prepare(&socket, dead_after);
         socket.listen(BACKLOG)?;
         Self::new(socket.into(), false)
     }
@@ -104,7 +105,6 @@ pub fn accept(
     worker: Worker,
     stop: Receiver<()>,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    socket::prepare(&listener.listener, ingress.dead_after());
     let registration = worker.register(&listener.listener)?;
     Ok(async move {
         let stopped = async {
@@ -118,7 +118,7 @@ pub fn accept(
         }
         for _ in 0..LAST_ACCEPTS {
             match accepting.listener.next() {
-                Ok((socket, remote)) => accepting.start(socket, remote).await,
+                Ok((socket, remote)) => drop(accepting.start(socket, remote).await),
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(_) => return,
             }
@@ -143,7 +143,13 @@ impl Accepting {
                 Ok((socket, remote)) => {
                     pause = FIRST_PAUSE;
                     self.reserve.fill_up();
-                    self.start(socket, remote).await;
+                    let suppressed = match self.start(socket, remote).await {
+                        Ok(()) => None,
+                        Err(error) => failures.admit(Instant::now()).map(|suppressed| (error, suppressed)),
+                    };
+                    if let Some((error, suppressed)) = suppressed {
+                        event::accept_failed(address, &error, suppressed);
+                    }
                     // While the kernel has more of them, accepting would never end.
                     future::yield_now().await;
                 }
@@ -165,33 +171,37 @@ impl Accepting {
         }
     }
 
-    async fn start(&self, socket: TcpStream, remote: SocketAddr) {
-        if let Some(serving) = self.begin(socket, remote, Door::Open).await {
-            self.worker.spawn(serving).detach();
-        }
+    async fn start(&self, socket: TcpStream, remote: SocketAddr) -> io::Result<()> {
+        let serving = self.begin(socket, remote, Door::Open).await?;
+        self.worker.spawn(serving).detach();
+        Ok(())
     }
 
-    /// What serves a connection, as soon as there is a place for it; nothing if the kernel has none among those that it tells
-    /// about.
+    /// What serves a connection, as soon as there is a place for it. It fails if the kernel has no place for the socket among those that it
+    /// tells about.
     async fn begin(
         &self,
         socket: TcpStream,
         remote: SocketAddr,
         door: Door,
-    ) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let socket = Socket::new(socket, &self.worker).ok()?;
+    ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+        if self.listener.outlives {
+            // It may have been made before this process was there to say what it wants.
+            socket::prepare(&socket, self.ingress.dead_after());
+        }
+        let socket = Socket::new(socket, &self.worker)?;
         let peer = remote.ip();
         let lines = self.ingress.admission().lines();
         let full = |cut: ClientKey| lines.capacity(Limit::Handshakes, cut.address(), Instant::now());
         let handshake = self.ingress.handshakes().begin(ClientKey::from(peer), full).await;
-        Some(Arc::clone(&self.ingress).serve(socket, peer, handshake, door))
+        Ok(Arc::clone(&self.ingress).serve(socket, peer, handshake, door))
     }
 
     /// Takes a connection with a descriptor of the reserve, to refuse it. Whether there was one.
     async fn refuse_one(&self) -> bool {
         let Some(lent) = self.reserve.lend() else { return false };
         let Ok((socket, remote)) = self.listener.next() else { return false };
-        let Some(refusing) = self.begin(socket, remote, Door::Reserve).await else { return false };
+        let Ok(refusing) = self.begin(socket, remote, Door::Reserve).await else { return false };
         self.worker.spawn(refuse(refusing, lent)).detach();
         true
     }

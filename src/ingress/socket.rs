@@ -4,7 +4,8 @@
 //! down, so that the peer sees the end of the stream while what it still sends can be read.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,15 +29,15 @@ pub struct Socket {
     registration: Registration,
 }
 
-/// Asks the kernel for what every connection that `listener` accepts is to have, which they inherit from it: small frames are sent at
-/// once, because someone waits for each (`TCP_NODELAY`, tcp(7)); the connection is given up when what was sent is not acknowledged for
-/// `dead_after` (`TCP_USER_TIMEOUT`); and no more than 128 KiB are taken beyond what is on its way (`TCP_NOTSENT_LOWAT`).
-pub fn prepare(listener: &TcpListener, dead_after: Duration) {
-    let listener = SockRef::from(listener);
+/// Asks the kernel for what every connection is to have: small frames are sent at once, because someone waits for each (`TCP_NODELAY`,
+/// tcp(7)); the connection is given up when what was sent is not acknowledged for `dead_after` (`TCP_USER_TIMEOUT`); and no more than
+/// 128 KiB are taken beyond what is on its way (`TCP_NOTSENT_LOWAT`). What a listener has when a connection is made, that inherits.
+pub fn prepare(socket: &impl AsFd, dead_after: Duration) {
+    let socket = SockRef::from(socket);
     // A socket that refuses an option works without it.
-    let _ = listener.set_tcp_nodelay(true);
-    let _ = listener.set_tcp_user_timeout(Some(dead_after));
-    let _ = listener.set_tcp_notsent_lowat(UNSENT);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_user_timeout(Some(dead_after));
+    let _ = socket.set_tcp_notsent_lowat(UNSENT);
 }
 
 impl Socket {
@@ -101,6 +102,8 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]

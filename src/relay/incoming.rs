@@ -117,11 +117,11 @@ impl Part {
         let missing = self.payload.end - self.bytes.len();
         let count = missing.min(input.len());
         let (piece, rest) = std::mem::take(input).split_at_mut(count);
-        if self.bytes.capacity() == 0 && self.payload.end >= LARGE {
-            self.bytes = spare::take();
-        }
         // Room for the whole, once a good part of it came: who only announces much gets nothing for it.
         if piece.len() >= missing / 4 {
+            if self.bytes.capacity() == 0 && self.payload.end >= LARGE {
+                self.bytes = spare::take();
+            }
             self.bytes.reserve_exact(missing);
         }
         self.bytes.extend_from_slice(piece);
@@ -204,6 +204,19 @@ mod tests {
                 assert_eq!(left, 3);
             }
         }
+    }
+
+    #[test]
+    fn who_announces_much_and_sends_little_gets_no_large_buffer() {
+        spare::give(Vec::with_capacity(100_000));
+        let (bytes, _) = frame(40_000);
+        let mut begin = bytes[..14].to_vec();
+        let mut input = begin.as_mut_slice();
+        let Single::Part(mut part) = single(&mut input, 65_535) else { panic!("it is not whole") };
+        assert!(!part.take(&mut input));
+        assert!(part.bytes.capacity() < 100, "{}", part.bytes.capacity());
+        let mut rest = bytes[14..30_000].to_vec();
+        assert!(!part.take(&mut rest.as_mut_slice()) && part.bytes.capacity() >= bytes.len());
     }
 
     #[test]

@@ -33,7 +33,7 @@ const SPARSE: usize = 4;
 const WAKE_UP: u64 = u64::MAX;
 
 /// What every socket is registered for. Whether it can be written to is asked for once a write found it full.
-const READ: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+const READ: EventFlags = EventFlags::IN.union(EventFlags::PRI).union(EventFlags::RDHUP).union(EventFlags::ET);
 const READ_AND_WRITE: EventFlags = READ.union(EventFlags::OUT);
 
 /// The thread is at work.
@@ -105,14 +105,14 @@ impl Reactor {
         let mut events = Vec::with_capacity(EVENTS);
         let mut wakers = Vec::new();
         loop {
-            self.state.store(AWAKE, Ordering::SeqCst);
+            self.state.swap(AWAKE, Ordering::SeqCst);
             if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
                 return output;
             }
             let sleeps =
                 self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok();
             self.wait(sleeps, &mut events);
-            self.state.store(AWAKE, Ordering::SeqCst);
+            self.state.swap(AWAKE, Ordering::SeqCst);
             self.tell(&events, &mut wakers);
             wakers.drain(..).for_each(Waker::wake);
         }

@@ -2,7 +2,7 @@
 //!
 //! A socket is taken for ready from an edge on until a read or write finds that it is not. A read that got less than it asked for
 //! has emptied the socket, so the read that would only learn that can be spared (epoll(7), "Questions and answers", 9); not so
-//! once the peer has ended its side, because that edge has passed.
+//! once the peer has ended its side, because that edge has passed, and not at an urgent byte.
 //!
 //! Between a read and the note that the socket is empty, another edge may come. So the note goes with the count of edges
 //! that were known before the read, and is void if there were more since.
@@ -16,8 +16,9 @@ use rustix::event::epoll::EventFlags;
 
 use super::reactor::Reactor;
 
-/// Edges after which a socket stays readable: there is an end or an error to be read.
-const ENDED: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
+/// Edges after which a read that got little says nothing: there is an end or an error behind it, or an urgent byte, at which a read stops.
+const ENDED: EventFlags =
+    EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR).union(EventFlags::PRI);
 
 /// How many edges were known when readiness was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ struct Side {
 struct Sides {
     read: Side,
     write: Side,
-    /// What is left to read ends with an end or an error.
+    /// A read may get less than there is.
     ended: bool,
     /// The kernel was asked to tell when the socket can be written to.
     tells_writable: bool,

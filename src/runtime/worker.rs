@@ -19,6 +19,10 @@ use smol::{Executor, Task};
 use super::reactor::Reactor;
 use super::source::Registration;
 
+/// Turns of tasks between two looks at the sockets. Tasks that always have something to do would otherwise keep those from being noticed
+/// whose sockets have become ready: a turn may carry half a megabyte. (`Executor::run` takes 200.)
+const TURNS: usize = 16;
+
 /// An executor and a reactor. Clones are the same worker.
 #[derive(Clone, Debug)]
 pub struct Worker {
@@ -53,7 +57,22 @@ impl Worker {
 
     /// Runs the tasks on the calling thread until `future` is done.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.reactor.block_on(self.executor.run(when_woken(future, &self.reactor)))
+        let mut future = pin!(when_woken(future, &self.reactor));
+        // Kept from poll to poll: it is what the executor wakes.
+        let mut tick = pin!(Some(self.executor.tick()));
+        self.reactor.block_on(poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(output);
+            }
+            for _ in 0..TURNS {
+                match tick.as_mut().as_pin_mut().map(|tick| tick.poll(cx)) {
+                    Some(Poll::Pending) => return Poll::Pending,
+                    Some(Poll::Ready(())) | None => tick.set(Some(self.executor.tick())),
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }))
     }
 
     /// Starts a task.
@@ -144,9 +163,53 @@ impl Workers {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::AtomicUsize;
+
     use futures_lite::future::block_on;
 
     use super::*;
+
+    #[test]
+    fn a_socket_that_becomes_ready_is_noticed_however_busy_the_tasks_are() {
+        let worker = Worker::new().unwrap();
+        let (mut sender, receiver) = UnixStream::pair().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let registration = worker.register(&receiver).unwrap();
+        let turns = Arc::<AtomicUsize>::default();
+        for _ in 0..3 {
+            let turns = Arc::clone(&turns);
+            let busy = async move {
+                loop {
+                    turns.fetch_add(1, Ordering::SeqCst);
+                    smol::future::yield_now().await;
+                }
+            };
+            worker.spawn(busy).detach();
+        }
+        let sent_at = Arc::<AtomicUsize>::default();
+        let sending = {
+            let (turns, sent_at) = (Arc::clone(&turns), Arc::clone(&sent_at));
+            async move {
+                for _ in 0..100 {
+                    smol::future::yield_now().await;
+                }
+                sent_at.store(turns.load(Ordering::SeqCst), Ordering::SeqCst);
+                sender.write_all(&[7]).unwrap();
+                sender
+            }
+        };
+        let sending = worker.spawn(sending);
+        let read = async move {
+            poll_fn(|cx| registration.poll_accept(cx, || (&receiver).read(&mut [0]))).await.unwrap()
+        };
+        let reading = worker.spawn(read);
+        assert_eq!(worker.block_on(reading), 1);
+        let waited = turns.load(Ordering::SeqCst) - sent_at.load(Ordering::SeqCst);
+        assert!(waited <= 2 * TURNS, "{waited} turns");
+        drop(block_on(sending));
+    }
 
     #[test]
     fn a_panic_costs_one_task() {

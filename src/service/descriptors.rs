@@ -8,9 +8,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Loaded, Problems};
 
-/// Descriptors that are no connections of clients: scrapes (32), the reserve (8), the two listeners, signals, the reactor, the
-/// log, the configuration file, the service manager; and some to spare.
+/// Descriptors that are no connections of clients: scrapes (32), the reserve (8), the two listeners, signals, the reactors, the
+/// log, the configuration file, the service manager; and a few to spare.
 const OTHERS: u64 = 64;
+
+/// And for each worker beyond the first: its reactor's.
+const EACH_WORKER: u64 = 2;
 
 const CONNECTIONS: &str = "limits.connections";
 const HANDSHAKES: &str = "limits.handshakes";
@@ -39,7 +42,8 @@ pub(super) fn raise_limit() -> u64 {
 pub(super) fn fit(loaded: &Loaded, descriptors: u64) -> Result<Capacity, Problems> {
     let written = |key| loaded.written.line(key).is_some();
     let wanted = &loaded.config.limits;
-    let room = usize::try_from(descriptors.saturating_sub(OTHERS)).unwrap_or(usize::MAX);
+    let others = others(loaded);
+    let room = usize::try_from(descriptors.saturating_sub(others)).unwrap_or(usize::MAX);
 
     // Of little room, most is for those who have come in.
     let beside = if written(CONNECTIONS) { room.saturating_sub(wanted.connections) } else { 0 };
@@ -50,15 +54,23 @@ pub(super) fn fit(loaded: &Loaded, descriptors: u64) -> Result<Capacity, Problem
     // One binary, one phone, and a way in: less is no relay.
     if handshakes == 0 || connections < 2 || connections > left {
         let key = if written(CONNECTIONS) || !written(HANDSHAKES) { CONNECTIONS } else { HANDSHAKES };
-        return Err(loaded.problems(vec![(key, misfit(wanted.connections, wanted.handshakes, descriptors))]));
+        return Err(
+            loaded.problems(vec![(key, misfit(wanted.connections, wanted.handshakes, others, descriptors))])
+        );
     }
     let reduced = (connections, handshakes) != (wanted.connections, wanted.handshakes);
     Ok(Capacity { connections, handshakes, reduced_by: reduced.then_some(descriptors) })
 }
 
-fn misfit(connections: usize, handshakes: usize, descriptors: u64) -> String {
+/// Descriptors for what is no connection of a client.
+fn others(loaded: &Loaded) -> u64 {
+    let beyond = loaded.config.runtime.workers.saturating_sub(1);
+    OTHERS + EACH_WORKER * u64::try_from(beyond).unwrap_or(0)
+}
+
+fn misfit(connections: usize, handshakes: usize, others: u64, descriptors: u64) -> String {
     let needed =
-        u64::try_from(connections.saturating_add(handshakes)).unwrap_or(u64::MAX).saturating_add(OTHERS);
+        u64::try_from(connections.saturating_add(handshakes)).unwrap_or(u64::MAX).saturating_add(others);
     format!(
         "{connections} connections and {handshakes} handshakes ({HANDSHAKES}) need {needed} descriptors, and this process \
          may open {descriptors}; allow it as many (LimitNOFILE={needed} in the unit, see systemd.exec(5); in a shell: \
@@ -101,6 +113,9 @@ mod tests {
         assert_eq!(fits("", 67), None);
         assert_eq!(fits("", 0), None);
         assert_eq!(fits("", u64::MAX), Some((10_000, 512)));
+        let workers = "\n[runtime]\nworkers = 4";
+        assert_eq!(fits(workers, 10_000 + 512 + 64 + 6), Some((10_000, 512)));
+        assert_eq!(fits(workers, 10_000 + 512 + 64 + 5), Some((9_999, 512)));
     }
 
     #[test]

@@ -65,7 +65,8 @@ impl Running {
         main: &Worker,
     ) -> Result<Self, ServiceError> {
         let config = &loaded.config;
-        let public = open_public(places.public)?;
+        let settings = settings(config);
+        let public = open_public(places.public, settings.dead_after())?;
         let metrics = places.metrics.map(open_metrics).transpose()?;
         let census = Arc::new(HubCensus::default());
         let families = Arc::new(Families::new(census.clone()).map_err(ServiceError::Metrics)?);
@@ -77,7 +78,7 @@ impl Running {
         families.speaks_tls(tls.is_some());
         let clock = SystemClock::default();
         main.spawn(clock.clone().keep()).detach();
-        let hub = Hub::new(settings(config), families.clone(), Arc::new(clock));
+        let hub = Hub::new(settings, families.clone(), Arc::new(clock));
         census.watch(&hub);
         let metrics = match metrics {
             Some(server) => Some(start_metrics(server, Arc::clone(&families))?),
@@ -226,10 +227,10 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn open_public(place: Place) -> Result<PublicListener, ServiceError> {
+fn open_public(place: Place, dead_after: Duration) -> Result<PublicListener, ServiceError> {
     let failed = failed("listen.public", &place);
     let opened = match place {
-        Place::Address(address) => PublicListener::bind(address),
+        Place::Address(address) => PublicListener::bind(address, dead_after),
         Place::Passed(socket, _) => PublicListener::passed(socket),
     };
     let listener = opened.map_err(&failed)?;

@@ -146,6 +146,11 @@ impl Relay {
         self.status("VmRSS:")
     }
 
+    /// What it has in memory now besides the pages of its files, in kibibytes.
+    pub fn anonymous_memory(&self) -> u64 {
+        self.status("RssAnon:")
+    }
+
     fn status(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a status");
         let value = status.lines().find_map(|line| line.strip_prefix(key)).expect("its line");
