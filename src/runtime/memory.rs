@@ -18,13 +18,19 @@ const MANY: usize = 256;
 /// last asked, and how many there are.
 pub async fn keep(peak: impl Fn() -> (usize, usize)) {
     let mut most = 0;
+    let mut times = 0;
     loop {
         Timer::after(INTERVAL).await;
         let (peak, now) = peak();
         most = peak.max(most);
         if is_worth_it(most, now) {
-            smol::unblock(trim).await;
             most = now;
+            // Once more at the next look: some may still be going.
+            times = 2;
+        }
+        if times > 0 {
+            times -= 1;
+            smol::unblock(trim).await;
         }
     }
 }
