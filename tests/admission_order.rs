@@ -26,6 +26,14 @@ fn answered(relay: &Relay, request: &str, outcome: &str) -> u16 {
     answer.status
 }
 
+/// A binary from [`HOST`] that takes the place that `HOST` has, and counts as admitted.
+fn holder(relay: &Relay) -> Http {
+    let mut holder = Http::connect_from(HOST, relay.address);
+    assert_eq!(holder.ask(&upgrade("/v2/server", &binary_headers("listed"))).status, 101);
+    relay.wait_for_metric("ws_upgrade_attempts_total{endpoint=\"server\",outcome=\"accept\"}", 1.0);
+    holder
+}
+
 /// Requests to `/server`, each with one fault less than the one before: no upgrade at all; a bad key; no headers; a server-id
 /// that is not on the list; nothing wrong.
 fn ever_better() -> [String; 5] {
@@ -58,8 +66,7 @@ fn without_limits_in_the_way_the_request_itself_decides() {
 #[test]
 fn the_caps_come_before_what_is_wrong_with_the_request() {
     let relay = Relay::with(&format!("[limits]\nconnections_per_address = 1\n{LISTED}"));
-    let mut holder = Http::connect_from(HOST, relay.address);
-    assert_eq!(holder.ask(&upgrade("/v2/server", &binary_headers("listed"))).status, 101);
+    let _holder = holder(&relay);
     for request in &ever_better() {
         assert_eq!(answered(&relay, request, "server reject_capacity"), 503, "{request}");
     }
@@ -70,8 +77,7 @@ fn the_caps_come_before_what_is_wrong_with_the_request() {
 fn the_rate_comes_before_the_caps() {
     let limits = "connections_per_address = 1\nupgrade_burst = 1\nupgrades_per_minute = 1\n";
     let relay = Relay::with(&format!("[limits]\n{limits}{LISTED}"));
-    let mut holder = Http::connect_from(HOST, relay.address);
-    assert_eq!(holder.ask(&upgrade("/v2/server", &binary_headers("listed"))).status, 101);
+    let _holder = holder(&relay);
     for request in &ever_better() {
         assert_eq!(answered(&relay, request, "server reject_rate_limit"), 429, "{request}");
     }
