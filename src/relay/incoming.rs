@@ -1,7 +1,7 @@
 //! Messages that come in a single frame (RFC 6455 § 5.2), which are most: taken where they stand.
 //!
 //! The bytes that were read belong to the thread. A message that is whole in them is unmasked there and borrowed from there. One that
-//! is not is collected in a buffer that is lent to the connection until it is complete ([`super::spare`]). So a message is copied
+//! is not is collected in a buffer that is lent to the connection until it is complete (`super::spare`). So a message is copied
 //! only if it came in pieces.
 
 use std::io::Cursor;
