@@ -9,7 +9,7 @@
 //! would reset them, and their clients would get no answer. Not so if systemd keeps the socket open: then they wait in the
 //! kernel for the relay that is started next, and come late instead of being sent away.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -138,26 +138,25 @@ impl Accepting {
         let address = self.listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
         let mut pause = FIRST_PAUSE;
         let mut failures = Throttle::default();
+        let mut failed = |error: &io::Error| {
+            if let Some(suppressed) = failures.admit(Instant::now()) {
+                event::accept_failed(address, error, suppressed);
+            }
+        };
         loop {
-            match poll_fn(|cx| registration.poll_accept(cx, || self.listener.next())).await {
+            match registration.get(|| self.listener.next()).await {
                 Ok((socket, remote)) => {
                     pause = FIRST_PAUSE;
                     self.reserve.fill_up();
-                    let suppressed = match self.start(socket, remote).await {
-                        Ok(()) => None,
-                        Err(error) => failures.admit(Instant::now()).map(|suppressed| (error, suppressed)),
-                    };
-                    if let Some((error, suppressed)) = suppressed {
-                        event::accept_failed(address, &error, suppressed);
+                    if let Err(error) = self.start(socket, remote).await {
+                        failed(&error);
                     }
                     // While the kernel has more of them, accepting would never end.
                     future::yield_now().await;
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    if let Some(suppressed) = failures.admit(Instant::now()) {
-                        event::accept_failed(address, &error, suppressed);
-                    }
+                    failed(&error);
                     if is_out_of_descriptors(&error) && self.refuse_one().await {
                         pause = FIRST_PAUSE;
                         future::yield_now().await;

@@ -68,7 +68,7 @@ impl Socket {
     /// # Errors
     /// What the operating system says.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        std::future::poll_fn(|cx| self.registration.poll_accept(cx, || self.stream.peek(buf))).await
+        self.registration.get(|| self.stream.peek(buf)).await
     }
 }
 

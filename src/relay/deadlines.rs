@@ -25,7 +25,7 @@ pub(super) enum Due {
     HeartbeatTimeout,
     /// An end: a message was not finished in time.
     MessageTimedOut,
-    /// An end: the socket takes nothing.
+    /// An end, unless the socket takes something when it is asked again.
     WriteTimedOut,
 }
 

@@ -4,7 +4,7 @@
 //! it, byte for byte, between a prefix and a `}`. That check is all that stands between a hostile phone and a
 //! forged envelope: text that is one complete value cannot end the object that is put around it.
 //!
-//! From a binary, [`unwrap`] walks the top-level object once. It takes each known key's value as a slice of the
+//! From a binary, [`unwrap`] reads an envelope in the relay's own form at once, and of any other walks the top-level object once. It takes each known key's value as a slice of the
 //! message, unread, and looks into the slices after the walk; a frame is never looked into.
 //!
 //! The walk is `serde_json`'s and does not recurse (it keeps one byte per open bracket), so nesting costs no stack.

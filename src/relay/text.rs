@@ -32,13 +32,12 @@ impl Text {
             opcode: OpCode::Data(Data::Text),
             mask: None,
         };
-        let length = length as u64;
-        let begins_at = header.len(length);
-        let mut bytes = Vec::with_capacity(begins_at.saturating_add(usize::try_from(length).unwrap_or(0)));
+        let begins_at = header.len(length as u64);
+        let mut bytes = Vec::with_capacity(begins_at + length);
         // Writing to a vector cannot fail.
-        let _ = header.format(length, &mut bytes);
+        let _ = header.format(length as u64, &mut bytes);
         write(&mut bytes);
-        debug_assert_eq!((bytes.len() - begins_at) as u64, length);
+        debug_assert_eq!(bytes.len() - begins_at, length);
         Self { bytes, begins_at }
     }
 

@@ -7,6 +7,7 @@
 //! Between a read and the note that the socket is empty, another edge may come. So the note goes with the count of edges
 //! that were known before the read, and is void if there were more since.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -131,43 +132,23 @@ impl Registration {
         wanted: usize,
         read: impl FnMut() -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        let mut read = read;
-        loop {
-            let seen = ready!(self.source.lock().read.poll_ready(cx));
-            match read() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.source.lock().read.is_used_up(seen);
-                }
-                Ok(count) if count < wanted => {
-                    let mut sides = self.source.lock();
-                    if !sides.ended && count > 0 {
-                        sides.read.is_used_up(seen);
-                    }
-                    return Poll::Ready(Ok(count));
-                }
-                result => return Poll::Ready(result),
+        let (count, seen) = ready!(self.poll_try(cx, |sides| &mut sides.read, read))?;
+        if (1..wanted).contains(&count) {
+            let mut sides = self.source.lock();
+            if !sides.ended {
+                sides.read.is_used_up(seen);
             }
         }
+        Poll::Ready(Ok(count))
     }
 
-    /// Tries `accept` or something else that gets one thing at a time, and answers with `WouldBlock` if there is none.
+    /// Waits until there is something, and gets it with `get`, one thing at a time, which answers with `WouldBlock` if there is none.
     ///
     /// # Errors
-    /// What `accept` says, except for `WouldBlock`.
-    pub fn poll_accept<T>(
-        &self,
-        cx: &mut Context<'_>,
-        mut accept: impl FnMut() -> io::Result<T>,
-    ) -> Poll<io::Result<T>> {
-        loop {
-            let seen = ready!(self.source.lock().read.poll_ready(cx));
-            match accept() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.source.lock().read.is_used_up(seen);
-                }
-                result => return Poll::Ready(result),
-            }
-        }
+    /// What `get` says, except for `WouldBlock`.
+    pub async fn get<T>(&self, mut get: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let (got, _) = poll_fn(|cx| self.poll_try(cx, |sides| &mut sides.read, &mut get)).await?;
+        Ok(got)
     }
 
     /// Tries `write` while the kernel may have room. It answers with `WouldBlock` if there is none.
@@ -180,21 +161,37 @@ impl Registration {
         socket: impl AsFd,
         mut write: impl FnMut() -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        let write = || {
+            let written = write();
+            if would_block(&written) && !std::mem::replace(&mut self.source.lock().tells_writable, true) {
+                self.reactor.tell_writable(&socket, self.key)?;
+            }
+            written
+        };
+        self.poll_try(cx, |sides| &mut sides.write, write).map_ok(|(count, _)| count)
+    }
+
+    /// Tries for as long as that side may be ready. Comes with the edges that were known before.
+    fn poll_try<T>(
+        &self,
+        cx: &mut Context<'_>,
+        side: fn(&mut Sides) -> &mut Side,
+        mut attempt: impl FnMut() -> io::Result<T>,
+    ) -> Poll<io::Result<(T, Edges)>> {
         loop {
-            let seen = ready!(self.source.lock().write.poll_ready(cx));
-            match write() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut sides = self.source.lock();
-                    sides.write.is_used_up(seen);
-                    if !std::mem::replace(&mut sides.tells_writable, true) {
-                        drop(sides);
-                        self.reactor.tell_writable(&socket, self.key)?;
-                    }
-                }
-                result => return Poll::Ready(result),
+            let seen = ready!(side(&mut self.source.lock()).poll_ready(cx));
+            let result = attempt();
+            if would_block(&result) {
+                side(&mut self.source.lock()).is_used_up(seen);
+            } else {
+                return Poll::Ready(result.map(|got| (got, seen)));
             }
         }
     }
+}
+
+fn would_block<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl Drop for Registration {

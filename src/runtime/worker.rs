@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::thread;
 
 use smol::{Executor, Task};
@@ -59,16 +59,14 @@ impl Worker {
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(when_woken(future, &self.reactor));
         // Kept from poll to poll: it is what the executor wakes.
-        let mut tick = pin!(Some(self.executor.tick()));
+        let mut tick = pin!(self.executor.tick());
         self.reactor.block_on(poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(output);
             }
             for _ in 0..TURNS {
-                match tick.as_mut().as_pin_mut().map(|tick| tick.poll(cx)) {
-                    Some(Poll::Pending) => return Poll::Pending,
-                    Some(Poll::Ready(())) | None => tick.set(Some(self.executor.tick())),
-                }
+                ready!(tick.as_mut().poll(cx));
+                tick.set(self.executor.tick());
             }
             cx.waker().wake_by_ref();
             Poll::Pending
@@ -201,9 +199,7 @@ mod tests {
             }
         };
         let sending = worker.spawn(sending);
-        let read = async move {
-            poll_fn(|cx| registration.poll_accept(cx, || (&receiver).read(&mut [0]))).await.unwrap()
-        };
+        let read = async move { registration.get(|| (&receiver).read(&mut [0])).await.unwrap() };
         let reading = worker.spawn(read);
         assert_eq!(worker.block_on(reading), 1);
         let waited = turns.load(Ordering::SeqCst) - sent_at.load(Ordering::SeqCst);
