@@ -40,7 +40,8 @@ fn what_many_connections_took_is_given_back_when_they_have_gone() {
     drop(connections);
     relay.wait_for_metric("connected_phones", 0.0);
     relay.wait_for_metric("gracing_binaries", 0.0);
-    let most = before + (held - before) / 2;
+    // What the threads' caches alone would keep is more than this.
+    let most = before + (held - before) / 4;
     eventually("memory is given back", || match relay.anonymous_memory() {
         now if now <= most => Ok(()),
         now => Err(format!("{now} KiB of {held}, and {before} before")),

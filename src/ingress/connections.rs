@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::client_address::ClientKey;
 use super::turnover::Turnover;
 use crate::relay::observer::{AddressTable, Endpoint, Observer};
+use crate::relay::sparse::shrunk;
 
 /// How many there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,9 +144,8 @@ impl Connections {
         if last {
             taken.by_client.remove(&client);
             // What a crowd left behind is given back.
-            let (used, room) = (taken.by_client.len(), taken.by_client.capacity());
-            if room > 256 && used < room / 8 {
-                taken.by_client.shrink_to(used * 2);
+            if let Some(room) = shrunk(taken.by_client.len(), taken.by_client.capacity()) {
+                taken.by_client.shrink_to(room);
             }
         }
         // A place that was only looked at says nothing about how long places are kept.

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 
 use super::client_address::ClientKey;
+use crate::relay::sparse::shrunk;
 
 /// Clients in the table: about 3 MiB when it is full.
 const MOST_CLIENTS: usize = 65_536;
@@ -106,8 +107,8 @@ impl UpgradeRate {
         let now = self.nanos(now);
         self.forget(now, look_at);
         // What an attack left behind is given back.
-        if self.full_at.capacity() > 1024 && self.full_at.len() < self.full_at.capacity() / 8 {
-            self.full_at.shrink_to(self.full_at.len() * 2);
+        if let Some(room) = shrunk(self.full_at.len(), self.full_at.capacity()) {
+            self.full_at.shrink_to(room);
         }
     }
 

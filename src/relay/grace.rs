@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use super::clock::Clock;
 use super::registry::{GraceToken, ServerId};
+use super::sparse::shrunk;
 
 /// One grace period to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +56,12 @@ impl GraceQueue {
         if state.entries.front().is_none_or(|entry| entry.deadline > now) {
             return None;
         }
-        state.entries.pop_front()
+        let entry = state.entries.pop_front();
+        // What many that came at once left behind is given back.
+        if let Some(room) = shrunk(state.entries.len(), state.entries.capacity()) {
+            state.entries.shrink_to(room);
+        }
+        entry
     }
 
     /// When the first period ends. Without one, wakes `cx` when there is.
@@ -79,5 +85,28 @@ pub async fn keep(queue: &GraceQueue, clock: &dyn Clock, end: impl Fn(Instant)) 
         let deadline = poll_fn(|cx| queue.poll_next(cx)).await;
         clock.sleep_until(deadline).await;
         end(clock.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::registry::{Registry, Release};
+    use super::*;
+
+    #[test]
+    fn what_many_grace_periods_took_is_given_back() {
+        let now = Instant::now();
+        let mut registry = Registry::<(), ()>::new(1);
+        let server_id = ServerId::from("a");
+        registry.claim(&server_id, ());
+        let release = registry.release(&server_id, &(), now, std::time::Duration::ZERO);
+        let Release::Gracing { token, deadline } = release else { panic!("{release:?}") };
+        let queue = GraceQueue::default();
+        for _ in 0..10_000 {
+            queue.arm(GraceEntry { server_id: ServerId::clone(&server_id), token, deadline });
+        }
+        assert!(queue.lock().entries.capacity() >= 10_000);
+        while queue.pop_due(now).is_some() {}
+        assert!(queue.lock().entries.capacity() <= 64);
     }
 }

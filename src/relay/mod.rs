@@ -35,6 +35,7 @@ pub mod session;
 pub mod settings;
 pub mod shared;
 mod spare;
+pub mod sparse;
 mod sync;
 pub mod text;
 pub mod transport;

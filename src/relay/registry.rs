@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::conn_id::ConnId;
 use super::observer::Counts;
+use super::sparse::shrunk;
 
 /// A server-id: 1 to 128 bytes of visible ASCII, checked at the door (PROTOCOL § 1).
 pub type ServerId = Arc<str>;
@@ -209,6 +210,10 @@ impl<B: Clone + PartialEq, P: PartialEq> Registry<B, P> {
             _ => return Expiry::Stale,
         }
         let slot = occupied.remove();
+        // What many server-ids left behind is given back.
+        if let Some(room) = shrunk(self.slots.len(), self.slots.capacity()) {
+            self.slots.shrink_to(room);
+        }
         self.gracing -= 1;
         self.phones -= slot.phones.len();
         Expiry::Expired { phones: slot.phones.into_values().collect() }
@@ -289,5 +294,29 @@ impl<B: Clone + PartialEq, P: PartialEq> Registry<B, P> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_server_ids_took_is_given_back() {
+        let mut registry = Registry::<usize, usize>::new(1);
+        let now = Instant::now();
+        let ids: Vec<ServerId> = (0..10_000).map(|number| number.to_string().into()).collect();
+        for (number, id) in ids.iter().enumerate() {
+            assert_eq!(registry.claim(id, number), Claim::Granted);
+        }
+        assert!(registry.slots.capacity() >= 10_000);
+        for (number, id) in ids.iter().enumerate() {
+            let Release::Gracing { token, deadline } = registry.release(id, &number, now, Duration::ZERO)
+            else {
+                panic!("{id} is not released");
+            };
+            assert_eq!(registry.expire(id, token, deadline), Expiry::Expired { phones: vec![] });
+        }
+        assert!(registry.slots.capacity() <= 64, "{}", registry.slots.capacity());
     }
 }

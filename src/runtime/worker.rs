@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::thread;
 
-use smol::{Executor, Task};
+use async_executor::{Executor, StaticExecutor, Task};
 
 use super::reactor::Reactor;
 use super::source::Registration;
@@ -26,7 +26,8 @@ const TURNS: usize = 16;
 /// An executor and a reactor. Clones are the same worker.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    executor: Arc<Executor<'static>>,
+    /// One that is never dropped keeps no list of its tasks: such a list would stay as long as it ever was.
+    executor: &'static StaticExecutor,
     reactor: Arc<Reactor>,
 }
 
@@ -36,7 +37,7 @@ impl Worker {
     /// # Errors
     /// What the operating system says; there may be no descriptors left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { executor: Arc::default(), reactor: Reactor::new()? })
+        Ok(Self { reactor: Reactor::new()?, executor: Executor::new().leak() })
     }
 
     /// One with a thread of its own, of that name, which ends with the process.

@@ -127,7 +127,7 @@ pub fn run(loaded: &Loaded, passed: Passed, log: event::Handle, load: Load) -> R
         let mut running = Running::start(loaded, places, capacity, material, &main)?;
         main.spawn(Arc::clone(&running.hub).keep_grace()).detach();
         let hub = Arc::clone(&running.hub);
-        main.spawn(memory::keep(move || hub.peak())).detach();
+        main.spawn(memory::keep(running.workers(), move || hub.peak())).detach();
         let notes = Arc::clone(&running.notes);
         let manager = Manager::start(&main, &running.hub, notes, running.workers());
         let manager = Arc::new(manager);
