@@ -15,6 +15,8 @@ pub(crate) enum Play {
     FloodUp,
     /// Binaries send to their phones as fast as it goes.
     FloodDown,
+    /// A phone of another server-id has one frame under way while phones send to their binaries as fast as it goes.
+    Beside,
     /// So many frames a second, at fixed times, half of them up and half down.
     Open { rate: u32 },
     /// Every phone has one frame under way, and perhaps there is one that never reads, and gets as much as this.
@@ -113,8 +115,9 @@ impl Case {
         let floods = [("none", Flood::None), ("paced", Flood::Paced(16 << 20)), ("full", Flood::Full)];
         for (name, flood) in floods {
             let name = format!("slow-{name}");
-            all.push(Self { binaries: 7, phones: 14, ..Self::new(name, Play::Slow { flood }) });
+            all.push(Self { binaries: 9, phones: 11, ..Self::new(name, Play::Slow { flood }) });
         }
+        all.push(Self { phones: 15, ..Self::new("beside-flood", Play::Beside) });
         for phones in [1, 2, 4, 8, 16] {
             let name = format!("{GROWTH}-phones-{phones}");
             all.push(Self { binaries: 1, phones, ..Self::new(name, one) });

@@ -37,6 +37,12 @@ fn rows(play: Play) -> &'static [(&'static str, &'static str)] {
             ("p999_us", "round trip p99.9, us"),
             ("closed", "slow ones closed"),
         ],
+        Play::Beside => &[
+            ("cpu_us", "CPU per flooded frame, us"),
+            ("p50_us", "round trip p50, us"),
+            ("p99_us", "round trip p99, us"),
+            ("p999_us", "round trip p99.9, us"),
+        ],
         Play::Open { .. } => &[
             ("cpu_us", "CPU per frame, us"),
             ("per_s", "frames per second"),

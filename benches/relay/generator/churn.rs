@@ -1,7 +1,7 @@
 //! Phones of claimed server-ids connect, are upgraded, close and go, so many at a time. What is counted is the whole of it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -11,7 +11,7 @@ use rustix::fd::OwnedFd;
 use super::Figures;
 use super::clients::put_masked;
 use super::dial::{Dialler, Who};
-use super::meter::{Meter, add_quantiles};
+use super::meter::{Durations, Meter};
 use super::stream::Stream;
 use crate::Result;
 use crate::case::Order;
@@ -50,7 +50,7 @@ impl Churn {
     }
 
     /// Reads once. How long the visit took, if it is over.
-    fn proceed(&mut self, place: usize) -> Result<Option<u64>> {
+    fn proceed(&mut self, place: usize) -> Result<Option<Duration>> {
         let Some(visit) = &mut self.visits[place] else { return Ok(None) };
         let mut bytes = [0; 1024];
         let count = match visit.stream.read(&mut bytes) {
@@ -82,7 +82,7 @@ impl Churn {
         if !visit.has_code {
             return Err("a phone's connection ended without a close frame".into());
         }
-        let took = u64::try_from(visit.began.elapsed().as_nanos())?;
+        let took = visit.began.elapsed();
         self.visits[place] = None;
         Ok(Some(took))
     }
@@ -112,7 +112,7 @@ pub(crate) fn play(order: &Order, under_way: usize) -> Result<Figures> {
     for place in 0..under_way {
         churn.begin(place)?;
     }
-    let (mut count, mut durations) = (0, Vec::new());
+    let (mut count, mut durations) = (0, Durations::new()?);
     let mut meter = Meter::start(order);
     let mut events = Vec::with_capacity(128);
     loop {
@@ -132,13 +132,13 @@ pub(crate) fn play(order: &Order, under_way: usize) -> Result<Figures> {
             if let Some(took) = churn.proceed(place)? {
                 count += 1;
                 if meter.is_open() {
-                    durations.push(took);
+                    durations.record(took)?;
                 }
                 churn.begin(place)?;
             }
         }
         if let Some(mut figures) = meter.look(Instant::now(), count)? {
-            add_quantiles(&mut figures, &mut durations);
+            durations.add_quantiles(&mut figures);
             return Ok(figures);
         }
     }

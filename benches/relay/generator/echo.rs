@@ -1,12 +1,13 @@
 //! Closed loop: so many frames are under way, a binary sends each back to the phone that it is from, and when one is back the
 //! next goes.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use super::Figures;
 use super::clients::{Clients, Play};
 use super::dial::Dialler;
-use super::meter::{Meter, add_quantiles};
+use super::meter::{Durations, Meter};
 use super::phones::{Frames, Phones};
 use crate::Result;
 use crate::case::Order;
@@ -35,7 +36,7 @@ pub(crate) struct Echo {
     pub(crate) is_recording: bool,
     /// Whether no more frames are sent.
     is_ending: bool,
-    pub(crate) round_trips: Vec<u64>,
+    pub(crate) round_trips: Durations,
 }
 
 /// One phone's traffic.
@@ -55,7 +56,7 @@ impl Echo {
             Ok(Lane { sent: frames(phone)?, at_binary: frames(phone)?, back: frames(phone)?, times })
         });
         let lanes = lanes.collect::<Result<Vec<_>>>()?;
-        let (turn, forwarded, round_trips) = (0, 0, Vec::new());
+        let (turn, forwarded, round_trips) = (0, 0, Durations::new()?);
         let (is_recording, is_ending) = (false, false);
         Ok(Self { phones, lanes, next, turn, in_flight, forwarded, is_recording, is_ending, round_trips })
     }
@@ -104,7 +105,7 @@ impl Play for Echo {
         let slot = lane.back.next as usize % lane.times.len();
         lane.back.check(message)?;
         if self.is_recording {
-            self.round_trips.push(u64::try_from((now - lane.times[slot]).as_nanos())?);
+            self.round_trips.record(now - lane.times[slot])?;
         }
         match self.next {
             _ if self.is_ending => {}
@@ -118,11 +119,18 @@ impl Play for Echo {
     }
 }
 
-pub(crate) fn play(order: &Order, in_flight: usize, next: Next) -> Result<Figures> {
+/// Plays it with these servers, each with so many phones.
+pub(crate) fn play(
+    order: &Order,
+    servers: Range<usize>,
+    phones: usize,
+    in_flight: usize,
+    next: Next,
+) -> Result<Figures> {
     let case = &order.case;
     let mut clients = Clients::new()?;
     let mut dialler = Dialler::new(order)?;
-    let phones = Phones::connect(&mut clients, &mut dialler, 0..case.binaries, case.phones)?;
+    let phones = Phones::connect(&mut clients, &mut dialler, servers, phones)?;
     let idle = NEIGHBOURS..NEIGHBOURS + case.neighbours.div_ceil(17);
     Phones::connect(&mut clients, &mut dialler, idle, 16)?;
     let mut echo = Echo::new(phones, case.frame, in_flight, next)?;
@@ -131,7 +139,7 @@ pub(crate) fn play(order: &Order, in_flight: usize, next: Next) -> Result<Figure
     loop {
         clients.turn(&mut echo, None)?;
         if let Some(mut figures) = meter.look(Instant::now(), echo.forwarded)? {
-            add_quantiles(&mut figures, &mut echo.round_trips);
+            echo.round_trips.add_quantiles(&mut figures);
             // A frame that was lost would only have ended its phone's traffic.
             echo.stop();
             while !echo.is_at_rest() {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
+
 use super::Figures;
 use crate::Result;
 use crate::case::Order;
@@ -71,14 +73,25 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// Adds the quantiles of these durations, in microseconds.
-pub(crate) fn add_quantiles(figures: &mut Figures, nanos: &mut [u64]) {
-    nanos.sort_unstable();
-    for (name, per_mille) in [("p50_us", 500), ("p99_us", 990), ("p999_us", 999)] {
-        // The smallest that at least so many of a thousand do not exceed.
-        let rank = (nanos.len() * per_mille).div_ceil(1000).max(1);
-        if let Some(&value) = nanos.get(rank - 1) {
-            figures.insert(name.to_owned(), value as f64 / 1e3);
+/// Durations in a histogram, up to a minute, exact to three digits.
+pub(crate) struct Durations(Histogram<u64>);
+
+impl Durations {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(Histogram::new_with_bounds(1, 60_000_000_000, 3)?))
+    }
+
+    #[inline]
+    pub(crate) fn record(&mut self, duration: Duration) -> Result<()> {
+        Ok(self.0.record(u64::try_from(duration.as_nanos())?)?)
+    }
+
+    /// Adds their quantiles, in microseconds.
+    pub(crate) fn add_quantiles(&self, figures: &mut Figures) {
+        for (name, quantile) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {
+            if !self.0.is_empty() {
+                figures.insert(name.to_owned(), self.0.value_at_quantile(quantile) as f64 / 1e3);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! What the program under test costs is what the operating system has charged to its threads between two moments.
 
+mod beside;
 mod churn;
 mod clients;
 mod dial;
@@ -31,9 +32,11 @@ pub(crate) type Figures = BTreeMap<String, f64>;
 pub(crate) fn run(order: &str) -> Result<()> {
     let order: Order = serde_json::from_str(order)?;
     process::raise_descriptor_limit()?;
+    let (all, phones) = (0..order.case.binaries, order.case.phones);
     let figures = match order.case.play {
-        Play::Echo { in_flight } => echo::play(&order, in_flight, echo::Next::Same)?,
-        Play::EchoInTurn { in_flight } => echo::play(&order, in_flight, echo::Next::InTurn)?,
+        Play::Echo { in_flight } => echo::play(&order, all, phones, in_flight, echo::Next::Same)?,
+        Play::EchoInTurn { in_flight } => echo::play(&order, all, phones, in_flight, echo::Next::InTurn)?,
+        Play::Beside => beside::play(&order)?,
         Play::Open { rate } => open::play(&order, rate)?,
         Play::Slow { flood } => slow::play(&order, flood)?,
         Play::FloodUp => flood::play(&order, flood::Direction::Up)?,

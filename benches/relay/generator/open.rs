@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Figures;
 use super::clients::{Clients, Play};
-use super::meter::{Meter, add_quantiles};
+use super::meter::{Durations, Meter};
 use super::phones::{Frames, Phones};
 use crate::Result;
 use crate::case::Order;
@@ -25,7 +25,7 @@ struct Open {
     down: Vec<Lane>,
     come: u64,
     is_recording: bool,
-    latencies: Vec<u64>,
+    latencies: Durations,
     envelope: Vec<u8>,
 }
 
@@ -41,7 +41,7 @@ impl Play for Open {
         let due = lane.due.pop_front().ok_or("a frame that was not sent")?;
         self.come += 1;
         if self.is_recording {
-            self.latencies.push(u64::try_from(now.saturating_duration_since(due).as_nanos())?);
+            self.latencies.record(now.saturating_duration_since(due))?;
         }
         Ok(())
     }
@@ -81,7 +81,7 @@ pub(crate) fn play(order: &Order, rate: u32) -> Result<Figures> {
         down: lanes()?,
         come: 0,
         is_recording: false,
-        latencies: Vec::new(),
+        latencies: Durations::new()?,
         envelope: Vec::new(),
     };
     // With its first frame a phone makes itself known to its binary.
@@ -117,7 +117,7 @@ pub(crate) fn play(order: &Order, rate: u32) -> Result<Figures> {
                 clients.turn(&mut open, None)?;
             }
             open.phones.are_distinct()?;
-            add_quantiles(&mut figures, &mut open.latencies);
+            open.latencies.add_quantiles(&mut figures);
             return Ok(figures);
         }
         open.is_recording = meter.is_open();

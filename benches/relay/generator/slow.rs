@@ -8,7 +8,7 @@ use super::Figures;
 use super::clients::{Clients, Play, put_masked};
 use super::dial::{Dialler, Who};
 use super::echo::{Echo, Next};
-use super::meter::{Meter, add_quantiles};
+use super::meter::Meter;
 use super::phones::{Frames, Phones, is_notice};
 use super::stream::Stream;
 use crate::Result;
@@ -131,7 +131,7 @@ pub(crate) fn play(order: &Order, flood: Flood) -> Result<Figures> {
             closed += 1.0;
         }
         if let Some(mut figures) = meter.look(Instant::now(), slow.echo.forwarded)? {
-            add_quantiles(&mut figures, &mut slow.echo.round_trips);
+            slow.echo.round_trips.add_quantiles(&mut figures);
             slow.end(&mut clients)?;
             figures.insert("closed".to_owned(), closed);
             return Ok(figures);
