@@ -12,8 +12,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use pyrycode_relay::relay::budget::Budget;
+use pyrycode_relay::relay::item::{Frame, Item};
 use pyrycode_relay::relay::observer::Endpoint;
-use pyrycode_relay::relay::outbox::{Frame, Item, Outbox, Turn};
+use pyrycode_relay::relay::outbox::{Outbox, Turn};
 use support::Bench;
 
 const SIZE: usize = 256;

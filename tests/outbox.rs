@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use pyrycode_relay::relay::budget::Budget;
 use pyrycode_relay::relay::close::Close;
+use pyrycode_relay::relay::item::{ITEM_OVERHEAD, Item};
 use pyrycode_relay::relay::observer::{Direction, DropReason, Endpoint};
-use pyrycode_relay::relay::outbox::{Cut, ITEM_OVERHEAD, Item, Outbox, Refused, Taken, Turn};
+use pyrycode_relay::relay::outbox::{Cut, Outbox, Refused, Taken, Turn};
 
 #[path = "support/pollers.rs"]
 mod pollers;

@@ -31,8 +31,8 @@ mod close {
     pub(super) use pyrycode_relay::relay::close::Close;
 }
 
-mod text {
-    pub(super) use pyrycode_relay::relay::text::Text;
+mod item {
+    pub(super) use pyrycode_relay::relay::item::{Frame, ITEM_OVERHEAD, Item};
 }
 
 mod observer {
@@ -44,7 +44,8 @@ use actors::{
     write_until, write_up_to,
 };
 use budget::{Budget, Request};
-use outbox::{ITEM_OVERHEAD, Outbox, Taken, Turn};
+use item::ITEM_OVERHEAD;
+use outbox::{Outbox, Taken, Turn};
 
 #[test]
 fn who_waits_for_room_gets_it_when_the_session_writes() {

@@ -21,6 +21,7 @@ mod follower;
 pub mod grace;
 pub mod hub;
 pub mod incoming;
+pub mod item;
 mod ledger;
 pub mod link;
 pub mod live;

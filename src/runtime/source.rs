@@ -199,3 +199,46 @@ impl Drop for Registration {
         self.reactor.release(self.key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use async_io::Timer;
+    use futures_lite::future;
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::runtime::worker::Worker;
+
+    #[test]
+    fn what_is_behind_an_urgent_byte_is_read_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (receiver, _) = listener.accept().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        sender.write_all(b"before").unwrap();
+        SockRef::from(&sender).send_out_of_band(b"!").unwrap();
+        sender.write_all(b"behind").unwrap();
+        let worker = Worker::new().unwrap();
+        let registration = worker.register(&receiver).unwrap();
+        let reads = async {
+            let mut bytes = Vec::new();
+            while bytes.len() < 12 {
+                let mut buffer = [0; 64];
+                let read =
+                    |cx: &mut Context<'_>| registration.poll_read(cx, 64, || (&receiver).read(&mut buffer));
+                let count = poll_fn(read).await.unwrap();
+                bytes.extend_from_slice(&buffer[..count]);
+            }
+            bytes
+        };
+        let late = async {
+            Timer::after(Duration::from_secs(10)).await;
+            Vec::new()
+        };
+        assert_eq!(worker.block_on(future::or(reads, late)), b"beforebehind");
+    }
+}

@@ -38,8 +38,8 @@ use client::{Asks, Client, Envelope, Meaning};
 use coverage::Coverage;
 use fastrand::Rng;
 use pyrycode_relay::relay::close::Close;
+use pyrycode_relay::relay::item::ITEM_OVERHEAD;
 use pyrycode_relay::relay::observer::{Endpoint, UpgradeOutcome};
-use pyrycode_relay::relay::outbox::ITEM_OVERHEAD;
 use pyrycode_relay::relay::settings::Settings;
 use world::World;
 

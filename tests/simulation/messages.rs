@@ -1,8 +1,8 @@
 //! The messages that clients send: good ones, in one piece or in several, and others.
 
 use pyrycode_relay::relay::envelope::WRAP_OVERHEAD;
+use pyrycode_relay::relay::item::ITEM_OVERHEAD;
 use pyrycode_relay::relay::observer::Endpoint;
-use pyrycode_relay::relay::outbox::ITEM_OVERHEAD;
 
 use crate::client::{Asks, Envelope, Meaning, frame};
 use crate::world::World;

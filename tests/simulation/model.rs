@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pyrycode_relay::relay::close::CloseCause;
 use pyrycode_relay::relay::envelope::WRAP_OVERHEAD;
+use pyrycode_relay::relay::item::ITEM_OVERHEAD;
 use pyrycode_relay::relay::observer::{Direction, DropReason, Endpoint, UpgradeOutcome};
-use pyrycode_relay::relay::outbox::ITEM_OVERHEAD;
 
 use crate::client::Asks;
 use crate::ensure;

@@ -3,8 +3,8 @@
 use std::hash::Hash;
 
 use pyrycode_relay::relay::envelope::WRAP_OVERHEAD;
+use pyrycode_relay::relay::item::ITEM_OVERHEAD;
 use pyrycode_relay::relay::observer::{Census, Direction, Endpoint, UpgradeOutcome};
-use pyrycode_relay::relay::outbox::ITEM_OVERHEAD;
 
 use crate::client::Arrived;
 use crate::closes::notice_code;

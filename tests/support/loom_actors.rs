@@ -13,8 +13,9 @@ use loom::thread::{JoinHandle, Thread, current, park, spawn};
 
 use crate::budget::Budget;
 use crate::close::Close;
+use crate::item::{Frame, ITEM_OVERHEAD, Item};
 use crate::observer::{DropReason, Endpoint, Observer};
-use crate::outbox::{Frame, ITEM_OVERHEAD, Item, Outbox, Taken, Turn};
+use crate::outbox::{Outbox, Taken, Turn};
 
 /// What a frame of one byte costs.
 pub(crate) const ONE: usize = ITEM_OVERHEAD + 1;

@@ -7,7 +7,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Instant;
 
-use pyrycode_relay::relay::outbox::{Frame, Item, Outbox, Taken, Turn};
+use pyrycode_relay::relay::item::{Frame, Item};
+use pyrycode_relay::relay::outbox::{Outbox, Taken, Turn};
 use pyrycode_relay::relay::text::Text;
 
 /// A waker that counts.

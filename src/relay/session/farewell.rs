@@ -10,8 +10,8 @@ use futures_lite::future;
 
 use super::{SCRATCH, Session};
 use crate::relay::end::End;
+use crate::relay::item::Item;
 use crate::relay::observer::{DropReason, Endpoint};
-use crate::relay::outbox::Item;
 use crate::relay::shared::Shared;
 use crate::relay::transport::Transport;
 
