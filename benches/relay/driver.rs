@@ -1,5 +1,6 @@
 //! Plays the cases, each program in turn, and gathers what the generator says.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Stdio;
 
@@ -54,8 +55,11 @@ pub(crate) fn run() -> Result<()> {
         table::print_case(case, &columns);
     }
     if let Some(path) = &arguments.json {
+        let targets: BTreeMap<_, _> =
+            cases.iter().map(|case| (&case.name, table::targets(&case.name))).collect();
         let all = serde_json::json!({
-            "seconds": arguments.seconds, "warm_up": arguments.warm_up, "cases": cases, "results": written,
+            "seconds": arguments.seconds, "warm_up": arguments.warm_up, "cases": cases, "targets": targets,
+            "results": written,
         });
         fs::write(path, serde_json::to_string_pretty(&all)? + "\n")?;
     }
