@@ -3,6 +3,9 @@
 //! Every connection has an alarm, and most are moved or given up long before they would ring. A timer of async-io's for each would
 //! wake the thread that keeps those timers every time one is made. Here an alarm is an entry in a map that is sorted by time; that
 //! thread hears only of the earliest, and only when there is an earlier one than before.
+//!
+//! The map has one lock for all connections. It is taken when an alarm is set, rings or is given up, and not when somebody asks whether
+//! it has rung: that is a matter of what time it is.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -36,7 +39,7 @@ pub(super) struct Alarms {
 impl Alarms {
     /// An alarm that is not set.
     pub(super) fn alarm(self: &Arc<Self>) -> impl Alarm + 'static {
-        Queued { alarms: Arc::clone(self), at: None, key: None }
+        Queued { alarms: Arc::clone(self), at: None, waits: None }
     }
 
     /// Rings the alarms at their times, for ever.
@@ -86,11 +89,6 @@ impl Alarms {
         key
     }
 
-    /// Whether the alarm has not rung; then the waker is the one to wake.
-    fn waits(&self, key: Key, waker: &Waker) -> bool {
-        self.lock().set.get_mut(&key).map(|set| set.clone_from(waker)).is_some()
-    }
-
     fn remove(&self, key: Key) {
         self.lock().set.remove(&key);
     }
@@ -105,13 +103,13 @@ struct Queued {
     alarms: Arc<Alarms>,
     /// What it is set for, unless it rang.
     at: Option<Instant>,
-    /// Its place in the map, once somebody waits for it.
-    key: Option<Key>,
+    /// Its place in the map, once somebody waits for it, and whom it wakes. When it has rung, that place is empty.
+    waits: Option<(Key, Waker)>,
 }
 
 impl Queued {
     fn leave(&mut self) {
-        if let Some(key) = self.key.take() {
+        if let Some((key, _)) = self.waits.take() {
             self.alarms.remove(key);
         }
     }
@@ -123,19 +121,20 @@ impl Alarm for Queued {
         self.at = Some(at);
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
-        match self.key {
-            Some(key) if self.alarms.waits(key, cx.waker()) => return Poll::Pending,
-            None if Instant::now() < at => {
-                self.key = Some(self.alarms.insert(at, cx.waker().clone()));
-                return Poll::Pending;
-            }
-            _ => {}
+        if at <= now {
+            self.leave();
+            self.at = None;
+            return Poll::Ready(());
         }
-        self.at = None;
-        self.key = None;
-        Poll::Ready(())
+        // Whoever it wakes later asks again, with a later `now`.
+        if !self.waits.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
+            self.leave();
+            let waker = cx.waker().clone();
+            self.waits = Some((self.alarms.insert(at, waker.clone()), waker));
+        }
+        Poll::Pending
     }
 }
 
@@ -179,9 +178,9 @@ mod tests {
             .into_iter()
             .map(|seconds| {
                 let mut alarm = alarms.alarm();
-                assert!(alarm.poll(task_cx).is_pending(), "it is not set");
+                assert!(alarm.poll(start, task_cx).is_pending(), "it is not set");
                 alarm.set(at(seconds));
-                assert!(alarm.poll(task_cx).is_pending());
+                assert!(alarm.poll(start, task_cx).is_pending());
                 alarm
             })
             .collect();
@@ -189,20 +188,41 @@ mod tests {
         assert_eq!(alarms.ring_due(start, cx), Some(at(20)));
         let mut late = alarms.alarm();
         late.set(at(50));
-        assert!(late.poll(task_cx).is_pending() && wakes(&keeper) == 1);
+        assert!(late.poll(start, task_cx).is_pending() && wakes(&keeper) == 1);
         late.set(at(10));
-        assert!(late.poll(task_cx).is_pending() && wakes(&keeper) == 2);
+        assert!(late.poll(start, task_cx).is_pending() && wakes(&keeper) == 2);
         assert_eq!(alarms.ring_due(at(9), cx), Some(at(10)));
         drop(late);
 
         assert_eq!((alarms.ring_due(at(30), cx), wakes(&task)), (Some(at(40)), 2));
         assert!(
-            set[0].poll(task_cx).is_ready() && set[0].poll(task_cx).is_pending(),
+            set[0].poll(at(30), task_cx).is_ready() && set[0].poll(at(30), task_cx).is_pending(),
             "once for each setting"
         );
-        assert!(set[1].poll(task_cx).is_pending() && set[2].poll(task_cx).is_ready());
+        assert!(set[1].poll(at(30), task_cx).is_pending() && set[2].poll(at(30), task_cx).is_ready());
         set.clear();
         assert_eq!(alarms.ring_due(at(99), cx), None, "who is gone is forgotten");
         assert_eq!(wakes(&task), 2);
+    }
+
+    #[test]
+    fn whether_an_alarm_has_rung_is_asked_without_the_lock_of_all() {
+        let alarms = Arc::<Alarms>::default();
+        let start = Instant::now();
+        let mut alarm = alarms.alarm();
+        alarm.set(start + Duration::from_secs(60));
+        assert!(alarm.poll(start, &mut Context::from_waker(Waker::noop())).is_pending());
+        let held = alarms.lock();
+        let asked = std::thread::spawn(move || {
+            let pending = alarm.poll(start, &mut Context::from_waker(Waker::noop())).is_pending();
+            (pending, alarm)
+        });
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !asked.is_finished() {
+            assert!(Instant::now() < deadline, "it waits for the lock");
+            std::thread::yield_now();
+        }
+        drop(held);
+        assert!(asked.join().unwrap().0);
     }
 }

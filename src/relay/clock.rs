@@ -23,8 +23,9 @@ pub trait Alarm: Send {
     /// From now on rings at `at` and not when it was set for before.
     fn set(&mut self, at: Instant);
 
-    /// Ready when the time has come, once for each setting. Until then the task of `cx` is woken at that time.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Ready when the time has come, once for each setting. Until then the task of `cx` is woken at that time. `now` is what the
+    /// clock said since that task was last woken.
+    fn poll(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 impl dyn Clock {
@@ -32,7 +33,7 @@ impl dyn Clock {
     pub async fn sleep_until(&self, at: Instant) {
         let mut alarm = self.alarm();
         alarm.set(at);
-        std::future::poll_fn(|cx| alarm.poll(cx)).await;
+        std::future::poll_fn(|cx| alarm.poll(self.now(), cx)).await;
     }
 
     /// Waits for `duration`.
@@ -76,11 +77,11 @@ mod tests {
         let clock: &dyn Clock = &system;
         let mut alarm = clock.alarm();
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        assert!(alarm.poll(&mut cx).is_pending(), "not set");
+        assert!(alarm.poll(clock.now(), &mut cx).is_pending(), "not set");
         for _ in 0..2 {
             alarm.set(clock.now());
-            assert!(alarm.poll(&mut cx).is_ready());
-            assert!(alarm.poll(&mut cx).is_pending(), "it rang");
+            assert!(alarm.poll(clock.now(), &mut cx).is_ready());
+            assert!(alarm.poll(clock.now(), &mut cx).is_pending(), "it rang");
         }
         let before = clock.now();
         let keeping = async {

@@ -270,7 +270,7 @@ impl<S: Transport + Unpin> Session<S> {
             self.alarm.set(next);
             self.alarm_at = Some(next);
         }
-        if self.alarm.poll(cx).is_ready() {
+        if self.alarm.poll(now, cx).is_ready() {
             self.alarm_at = None;
             cx.waker().wake_by_ref();
         }

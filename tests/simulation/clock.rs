@@ -95,7 +95,7 @@ impl Alarm for VirtualAlarm {
         self.at = Some(at.saturating_duration_since(self.clock.base));
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, _: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         let mut state = self.clock.lock();
         if state.now >= at {
