@@ -35,6 +35,10 @@ mod item {
     pub(super) use pyrycode_relay::relay::item::{Frame, ITEM_OVERHEAD, Item};
 }
 
+mod sparse {
+    pub(super) use pyrycode_relay::relay::sparse::shrunk;
+}
+
 mod observer {
     pub(super) use pyrycode_relay::relay::observer::{Direction, DropReason, Endpoint, Observer};
 }

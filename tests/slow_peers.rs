@@ -7,8 +7,11 @@ mod support;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
+use async_tungstenite::tungstenite::Message;
+use async_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use serde_json::Value;
-use support::client::{Client, close_frame};
+use support::client::{Client, STALLING, close_frame};
 use support::held::Held;
 use support::relay::Relay;
 
@@ -241,4 +244,28 @@ fn a_phone_that_reads_slowly_and_steadily_is_left_alone() {
     let metrics = relay.quiet(2, 2);
     assert!(is(metrics.dropped_in_all(TO_PHONE), 0) && is(metrics.get("connected_phones"), 2));
     assert!(scene.others_are_served().is_empty());
+}
+
+/// Closing a socket with unread bytes resets the connection, and the relay may notice that by a write before it reads.
+#[test]
+fn what_somebody_with_a_backlog_says_last_is_heard() {
+    let relay = Relay::with(STALLING);
+    let mut binary = Client::binary(&relay, "last-words");
+    let phones = 12;
+    for number in 0..phones {
+        let mut phone = Client::phone(&relay, "last-words");
+        let id = phone.conn_id(&mut binary);
+        binary.stall(&relay, &id);
+        let last = numbered(number, 100);
+        phone.send(&last);
+        let goodbye = CloseFrame { code: CloseCode::Library(4000), reason: "".into() };
+        phone.send_message(Message::Close(Some(goodbye)));
+        drop(phone);
+        assert_eq!(binary.text(), envelope(&id, &last), "phone {number}");
+        assert_eq!(binary.text(), notice(&id, 4000), "phone {number}");
+    }
+    relay.wait_for_metric("connected_phones", 0.0);
+    let metrics = relay.metrics();
+    assert!(is(metrics.closed("client", "peer_closed"), phones), "{metrics:?}");
+    assert!(is(metrics.closed("client", "phone_write_failed"), 0));
 }

@@ -6,6 +6,9 @@
 //! - a message was begun and is not complete after `message_timeout`, whatever else came meanwhile;
 //! - there is something to write and the socket took nothing for `write_timeout`.
 //!
+//! The kernel does not tell of a little room, so a socket that takes nothing is asked again several times meanwhile. What it takes then may
+//! have been free for a while, and so a peer that takes nothing more may have as much longer as there is between two questions.
+//!
 //! While the session does not read (the leg can take no message), the peer's silence is the relay's own doing: pings
 //! are still sent, so that the kernel can find out that the peer is gone, and neither an answer nor the rest of a
 //! message is waited for.
@@ -25,8 +28,8 @@ pub(super) enum Due {
     HeartbeatTimeout,
     /// An end: a message was not finished in time.
     MessageTimedOut,
-    /// An end, unless the socket takes something when it is asked again.
-    WriteTimedOut,
+    /// To ask the socket again whether it takes something.
+    Write,
 }
 
 /// A message that is not complete.
@@ -43,13 +46,23 @@ struct Unfinished {
 /// process.
 const CATCHING_UP: Duration = Duration::from_secs(1);
 
+/// How often a socket that takes nothing is asked again within `write_timeout`.
+const QUESTIONS: u32 = 8;
+
+/// A socket that takes nothing.
+#[derive(Clone, Copy, Debug)]
+struct Stalled {
+    since: Instant,
+    asked: Instant,
+}
+
 /// What the patience with one connection depends on.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     heard: Instant,
     pinged: Option<Instant>,
     message: Option<Unfinished>,
-    stalled: Option<Instant>,
+    stalled: Option<Stalled>,
     deaf: bool,
 }
 
@@ -97,10 +110,19 @@ impl Deadlines {
         self.stalled = None;
     }
 
-    /// The socket takes nothing at `now`. Returns whether that is so for too long.
+    /// The socket takes nothing at `now`, as far as is known. Returns whether to ask it again.
     pub(super) fn stalls(&mut self, now: Instant, settings: &Settings) -> bool {
-        let since = *self.stalled.get_or_insert(now);
-        now >= since + settings.write_timeout
+        let stalled = self.stalled.get_or_insert(Stalled { since: now, asked: now });
+        let is_time = now >= stalled.asked + settings.write_timeout / QUESTIONS;
+        if is_time {
+            stalled.asked = now;
+        }
+        is_time
+    }
+
+    /// Whether the socket, which was asked at `now`, has taken nothing for too long.
+    pub(super) fn write_timed_out(&self, now: Instant, settings: &Settings) -> bool {
+        self.stalled.is_some_and(|stalled| now >= stalled.since + settings.write_timeout)
     }
 
     /// Whether the message under way takes too long, when some of it was just read and more may be there.
@@ -116,9 +138,9 @@ impl Deadlines {
 
     /// What is due at `now`, when there is nothing left to write or to read.
     pub(super) fn due(&self, now: Instant, settings: &Settings) -> Due {
-        let write = self.stalled.map(|since| since + settings.write_timeout);
+        let write = self.stalled.map(|stalled| stalled.asked + settings.write_timeout / QUESTIONS);
         if write.is_some_and(|at| now >= at) {
-            return Due::WriteTimedOut;
+            return Due::Write;
         }
         let message = self.message.filter(|_| !self.deaf).map(|message| message.deadline);
         if message.is_some_and(|at| now >= at) {
@@ -199,12 +221,17 @@ mod tests {
     #[test]
     fn a_write_that_moves_has_all_its_time_again() {
         let (at, mut deadlines) = begin();
-        assert!(!deadlines.stalls(at(1), &SETTINGS) && !deadlines.stalls(at(10), &SETTINGS));
-        assert_eq!(deadlines.due(at(10), &SETTINGS), Due::Later(at(11)));
-        assert_eq!(deadlines.due(at(11), &SETTINGS), Due::WriteTimedOut);
+        assert!(!deadlines.stalls(at(1), &SETTINGS) && !deadlines.stalls(at(2), &SETTINGS));
+        assert!(deadlines.stalls(at(10), &SETTINGS) && !deadlines.write_timed_out(at(10), &SETTINGS));
+        assert_eq!(deadlines.due(at(10), &SETTINGS), Due::Later(at(10) + Duration::from_millis(1250)));
+        assert_eq!(deadlines.due(at(12), &SETTINGS), Due::Write);
+        assert!(deadlines.stalls(at(12), &SETTINGS) && deadlines.write_timed_out(at(12), &SETTINGS));
         deadlines.moved();
-        assert_eq!(deadlines.due(at(11), &SETTINGS), Due::Later(at(30)));
-        assert!(!deadlines.stalls(at(12), &SETTINGS) && deadlines.stalls(at(22), &SETTINGS));
+        assert_eq!(deadlines.due(at(12), &SETTINGS), Due::Later(at(30)));
+        assert!(!deadlines.stalls(at(12), &SETTINGS) && deadlines.stalls(at(21), &SETTINGS));
+        assert!(
+            !deadlines.write_timed_out(at(21), &SETTINGS) && deadlines.write_timed_out(at(22), &SETTINGS)
+        );
     }
 
     #[test]

@@ -27,6 +27,7 @@ use super::budget::{Budget, BudgetTurn, Request};
 use super::close::Close;
 use super::item::{ITEM_OVERHEAD, Item};
 use super::observer::{Direction, DropReason, Endpoint, Observer};
+use super::sparse::shrunk;
 use super::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Why something was not queued.
@@ -295,6 +296,8 @@ impl Outbox {
         }
         if state.queue.is_empty() && state.queue.capacity() > IDLE_CAPACITY {
             state.queue = VecDeque::new();
+        } else if let Some(room) = shrunk(state.queue.len(), state.queue.capacity()) {
+            state.queue.shrink_to(room);
         }
         match &mut state.session {
             Some(waker) if waker.will_wake(cx.waker()) => {}

@@ -110,6 +110,8 @@ pub struct Session<S> {
     probed: bool,
     /// The last read left nothing in the socket.
     emptied: bool,
+    /// The socket takes nothing any more, because the connection is broken.
+    write_failed: bool,
     /// The writing side was shut down.
     hung_up: bool,
     /// What time it is in this turn, as far as it was looked at: a clock that is asked once less for each frame is felt.
@@ -148,6 +150,7 @@ impl<S: Transport + Unpin> Session<S> {
             closing: None,
             probed: false,
             emptied: false,
+            write_failed: false,
             hung_up: false,
             turn: None,
         }
@@ -167,6 +170,9 @@ impl<S: Transport + Unpin> Session<S> {
         let mut more_to_write = true;
         let mut blocked = false;
         self.turn = None;
+        if self.write_failed {
+            return self.poll_last_read(leg, cx);
+        }
         for _ in 0..WRITE_ROUNDS {
             let Taken { cut, closing, more, ping } = self.take_from_outbox(cx);
             if let Some(Cut { close, reason }) = cut {
@@ -181,13 +187,17 @@ impl<S: Transport + Unpin> Session<S> {
                 // A peer that reads slowly takes something long before the kernel would wake us for it.
                 self.socket.ask_again();
                 written = self.poll_write(cx);
-                if written.is_pending() && self.stalls() {
+                let now = self.now();
+                if written.is_pending() && self.deadlines.write_timed_out(now, &self.shared.settings) {
                     return Poll::Ready(self.ends(leg.write_failed(), DropReason::WriteFailed));
                 }
             }
             more_to_write = match written {
                 Poll::Ready(Ok(())) => more,
-                Poll::Ready(Err(_)) => return Poll::Ready(End::WriteFailed(leg.write_failed())),
+                Poll::Ready(Err(_)) => {
+                    self.write_failed = true;
+                    break;
+                }
                 // The socket will wake us.
                 Poll::Pending => {
                     blocked = true;
@@ -200,6 +210,9 @@ impl<S: Transport + Unpin> Session<S> {
                 }
                 break;
             }
+        }
+        if self.write_failed {
+            return self.poll_last_read(leg, cx);
         }
         let mut read = self.poll_read(leg, cx);
         if matches!(read, Poll::Ready(Ok(()))) && self.emptied {
@@ -222,7 +235,25 @@ impl<S: Transport + Unpin> Session<S> {
         Poll::Pending
     }
 
-    /// The socket takes nothing, and has not for too long.
+    /// Nothing can be written any more. What the peer said before is in the socket still, its goodbye perhaps: a peer that closes while
+    /// something is on its way to it resets the connection.
+    fn poll_last_read(&mut self, leg: &mut impl Leg, cx: &mut Context<'_>) -> Poll<End> {
+        let Taken { cut, closing, .. } = self.outbox.poll_take(cx, 0, &mut VecDeque::new());
+        if let Some(Cut { close, reason }) = cut {
+            return Poll::Ready(End::Ours(close, reason));
+        }
+        self.closing = self.closing.or(closing);
+        match self.poll_read(leg, cx) {
+            Poll::Ready(Ok(())) => cx.waker().wake_by_ref(),
+            Poll::Ready(Err(end @ (End::Ours(..) | End::PeerClosed(_)))) => return Poll::Ready(end),
+            // The leg has to pass on something first.
+            Poll::Pending if self.unread.is_some() && self.closing.is_none() => {}
+            Poll::Ready(Err(_)) | Poll::Pending => return Poll::Ready(End::WriteFailed(leg.write_failed())),
+        }
+        Poll::Pending
+    }
+
+    /// The socket takes nothing. Whether to ask it again.
     fn stalls(&mut self) -> bool {
         let now = self.now();
         self.deadlines.stalls(now, &self.shared.settings)
@@ -248,7 +279,7 @@ impl<S: Transport + Unpin> Session<S> {
         let now = self.now();
         let next = match self.deadlines.due(now, &self.shared.settings) {
             // The next turn asks the socket again, and decides.
-            Due::WriteTimedOut => {
+            Due::Write => {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

@@ -92,7 +92,9 @@ impl Reactor {
     pub(super) fn release(&self, key: usize) {
         let mut sources = self.sources();
         sources.try_remove(key);
-        if sources.capacity() > SPARSE * (sources.len() + EVENTS) {
+        // Not each time, because it looks at the whole slab.
+        let is_time = sources.is_empty() || sources.len().is_power_of_two();
+        if is_time && sources.capacity() > SPARSE * (sources.len() + EVENTS) {
             sources.shrink_to_fit();
         }
     }

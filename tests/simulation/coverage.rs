@@ -83,6 +83,7 @@ fn expected() -> Vec<String> {
         "binary gone while a frame waited",
         "late message read on",
         "choked by pings",
+        "said something and reset",
         "close notice",
         "close frame",
         "ping from the relay",

@@ -45,6 +45,12 @@ impl World {
         }
         ensure!(conn.doomed.is_none(), "it should have ended: {:?}", conn.doomed);
         ensure!(!self.cut, "it was not cut");
+        if conn.client.ends.reset && conn.waiting() > 0 {
+            // Nothing more can be written to it. What it said before still waits for its binary.
+            ensure!(line.deaf, "{} frames wait and it is read from", conn.waiting());
+            self.coverage.saw("said something and reset");
+            return Ok(());
+        }
         if let Some(since) = line.blocked_since {
             ensure!(now < since + self.settings.write_timeout, "blocked since {since:?}");
         } else {

@@ -33,8 +33,8 @@ impl<S: Transport + Unpin> Session<S> {
             self.deadlines.stops_reading();
             return Poll::Pending;
         }
-        // That is the peer's doing: its time runs on.
-        if self.wire.unwritten_control() > PONG_LIMIT {
+        // That is the peer's doing: its time runs on. When nothing can be written any more, there is nothing to wait for.
+        if self.wire.unwritten_control() > PONG_LIMIT && !self.write_failed {
             leg.steps_aside();
             return Poll::Pending;
         }
