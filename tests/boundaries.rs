@@ -44,6 +44,23 @@ const FORWARDING: &[&str] = &[
     "relay/shared",
 ];
 
+/// Every lock of the forwarding side, and who may have to wait for whom at it. A new one is a new reason for a frame to wait for another
+/// server-id's: whoever adds it says here why that is none.
+const LOCKS: &[(&str, &str)] = &[
+    (
+        "relay/alarms.rs",
+        "everybody's, when an alarm is set earlier, rings or is given up; not when it is asked for",
+    ),
+    ("relay/budget.rs", "everybody's, while somebody waits for room in the budget of all"),
+    ("relay/grace.rs", "a binary that goes, and the keeper"),
+    ("relay/hub.rs", "everybody who comes or goes"),
+    ("relay/link.rs", "a binary and its phones"),
+    ("relay/live.rs", "everybody who comes or goes"),
+    ("relay/outbox.rs", "a connection and those who send to it"),
+    ("runtime/reactor.rs", "a worker, once in each of its waits, and who hands a connection over to it"),
+    ("runtime/source.rs", "a connection and its worker's reactor"),
+];
+
 const RULES: &[Rule] = &[
     Rule {
         what: "the relay is free of HTTP, TLS, systemd, signals and metrics, and logs through the catalogue only",
@@ -328,6 +345,20 @@ fn no_leg_knows_the_hub() {
             "src/{file}.rs was not read"
         );
     }
+}
+
+#[test]
+fn every_lock_on_the_forwarding_side_is_known() {
+    let mut found = Vec::new();
+    for source in sources() {
+        if source.path.starts_with("relay/") || source.path.starts_with("runtime/") {
+            let locks = source.code.matches("Mutex<").count() + source.code.matches("RwLock<").count();
+            found.extend(std::iter::repeat_n(source.path, locks));
+        }
+    }
+    found.sort();
+    let known: Vec<_> = LOCKS.iter().map(|(path, _)| *path).collect();
+    assert_eq!(found, known);
 }
 
 /// What is wrong with `text`, were it at `path`, without the rule's explanation.
