@@ -223,6 +223,23 @@ fn latency_is_in_seconds_and_lands_in_its_bucket() {
 }
 
 #[test]
+fn frames_that_are_counted_together_count_as_if_one_after_the_other() {
+    let frames = [(300, 30), (0, 60_000_000), (7, 31), (9, 2_000)];
+    let [one_by_one, together] = [fresh(), fresh()];
+    for direction in Direction::ALL {
+        let frames = frames.map(|(bytes, micros)| (bytes, Duration::from_micros(micros)));
+        frames.map(|(bytes, latency)| one_by_one.frame_forwarded(direction, bytes, latency));
+        let (first, rest) = frames.split_at(1);
+        for some in [first, rest] {
+            together.frames_forwarded(direction, &mut some.iter().copied());
+        }
+    }
+    let [one_by_one, together] = [one_by_one, together].map(|families| own(&families.encode().unwrap()));
+    assert_eq!(together[&format!("{PREFIX}forwarded_bytes_total{{direction=\"binary_to_phone\"}}")], 316.0);
+    assert_eq!(together, one_by_one);
+}
+
+#[test]
 fn each_drop_moves_one_series() {
     let families = fresh();
     for direction in Direction::ALL {

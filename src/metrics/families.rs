@@ -104,6 +104,10 @@ impl Observer for Families {
         self.frames.latency[direction].observe(latency.as_secs_f64());
     }
 
+    fn frames_forwarded(&self, direction: Direction, frames: &mut dyn Iterator<Item = (usize, Duration)>) {
+        self.frames.forward(direction as usize, frames);
+    }
+
     fn frame_dropped(&self, direction: Direction, reason: DropReason) {
         self.frames.dropped[direction as usize][reason as usize].inc();
     }

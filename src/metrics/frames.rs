@@ -1,5 +1,10 @@
 //! The families of what is relayed: frames, their bytes, how long they took, and wake requests.
 
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus::local::LocalHistogram;
 use prometheus::{Error, Histogram, IntCounter, IntGauge};
 
 use super::maker::Maker;
@@ -20,9 +25,20 @@ const PUSH_OUTCOMES: [&str; 6] =
 const DIRECTIONS: usize = Direction::ALL.len();
 const REASONS: usize = DropReason::ALL.len();
 
+/// Latencies that are put into the histograms together. What a frame adds by itself is six steps that no other thread may come between.
+type Latencies = [LocalHistogram; DIRECTIONS];
+
+thread_local! {
+    /// A thread's, for the families with that number. A process has one set of families, and tests many.
+    static LATENCIES: RefCell<Option<(u64, Latencies)>> = const { RefCell::new(None) };
+}
+
+static FAMILIES: AtomicU64 = AtomicU64::new(0);
+
 /// One handle per series.
 #[derive(Debug)]
 pub(super) struct Frames {
+    number: u64,
     pub(super) forwarded: [IntCounter; DIRECTIONS],
     pub(super) forwarded_bytes: [IntCounter; DIRECTIONS],
     pub(super) latency: [Histogram; DIRECTIONS],
@@ -42,6 +58,7 @@ impl Frames {
             PUSH_OUTCOMES,
         )?;
         Ok(Self {
+            number: FAMILIES.fetch_add(1, Ordering::Relaxed),
             forwarded: make.counters(
                 "frames_forwarded_total",
                 "Frames written to the other side's socket, to the last byte, by direction. Not at enqueue, and \
@@ -81,5 +98,24 @@ impl Frames {
             )?,
             push_off,
         })
+    }
+
+    /// These frames were forwarded, each with its bytes and latency.
+    pub(super) fn forward(&self, direction: usize, frames: &mut dyn Iterator<Item = (usize, Duration)>) {
+        LATENCIES.with_borrow_mut(|latencies| {
+            let latencies = match latencies {
+                Some((number, latencies)) if *number == self.number => latencies,
+                others => &mut others.insert((self.number, self.latency.each_ref().map(Histogram::local))).1,
+            };
+            let (mut count, mut sum) = (0, 0);
+            for (bytes, latency) in frames {
+                count += 1;
+                sum += bytes as u64;
+                latencies[direction].observe(latency.as_secs_f64());
+            }
+            self.forwarded[direction].inc_by(count);
+            self.forwarded_bytes[direction].inc_by(sum);
+            latencies[direction].flush();
+        });
     }
 }

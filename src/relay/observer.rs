@@ -220,6 +220,11 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (direction, bytes, latency);
     }
 
+    /// The same of several frames at once, each with its `bytes` and `latency`. All of them are to be taken.
+    fn frames_forwarded(&self, direction: Direction, frames: &mut dyn Iterator<Item = (usize, Duration)>) {
+        frames.for_each(|(bytes, latency)| self.frame_forwarded(direction, bytes, latency));
+    }
+
     /// A frame that was read will never be delivered.
     fn frame_dropped(&self, direction: Direction, reason: DropReason) {
         let _ = (direction, reason);

@@ -24,6 +24,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::iter;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -381,12 +382,18 @@ impl<S: Transport + Unpin> Session<S> {
     fn count_written(&mut self) {
         let now = self.look_at_clock();
         let mut settled = 0;
-        while let Some(sent) = self.ledger.pop_written() {
-            settled += sent.cost;
-            if let Some((payload, read_at)) = sent.frame {
-                let latency = now.saturating_duration_since(read_at);
-                self.shared.observer.frame_forwarded(self.outbox.direction(), payload, latency);
+        let mut frames = iter::from_fn(|| {
+            loop {
+                let sent = self.ledger.pop_written()?;
+                settled += sent.cost;
+                if let Some((payload, read_at)) = sent.frame {
+                    return Some((payload, now.saturating_duration_since(read_at)));
+                }
             }
+        })
+        .peekable();
+        if frames.peek().is_some() {
+            self.shared.observer.frames_forwarded(self.outbox.direction(), &mut frames);
         }
         self.outbox.settle(settled);
     }
