@@ -1,9 +1,10 @@
-//! What forwarding one frame takes, counted and held to a record: system calls, instructions, allocations.
+//! What forwarding one frame takes, counted and held to a record: system calls, clock reads, allocations, instructions, and of these
+//! those that are atomic.
 //!
 //! The program is run under strace, then under valgrind, with one binary and one phone between which frames go one at a time over
 //! real sockets. Nothing is timed: before each frame the relay is waited for until all of its threads sleep, so
 //! that how fast the machine is does not decide how many reads find something. System calls are told apart by
-//! frame, and the median is taken. Under valgrind everything is run twice, the second time with twice as many frames; the
+//! frame and by thread. Under valgrind everything is run twice, the second time with twice as many frames; the
 //! difference is what those frames took, whatever the start and the end did.
 //!
 //! This program is not run by `cargo test`, because the record is that of an optimized build. `tests/budget/run` starts it.
@@ -23,6 +24,7 @@ mod record;
 mod tools;
 mod traffic;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -44,9 +46,10 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    if !recording && Record::read(file).architecture != std::env::consts::ARCH {
-        println!("SKIPPED: the record is for another architecture than this machine's");
-        return ExitCode::SUCCESS;
+    // Before a tool is started with it, which says so less clearly.
+    if let Err(problem) = is_program(&program) {
+        eprintln!("budget: {}: {problem}", program.display());
+        return ExitCode::FAILURE;
     }
     let now = Record {
         architecture: std::env::consts::ARCH.to_owned(),
@@ -60,4 +63,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if now.is_within(&Record::read(file)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is wrong with a file that cannot be run.
+fn is_program(file: &Path) -> Result<(), String> {
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    let executable = metadata.is_file() && metadata.permissions().mode() & 0o111 != 0;
+    executable.then_some(()).ok_or_else(|| "is no program".to_owned())
 }

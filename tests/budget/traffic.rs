@@ -115,7 +115,9 @@ impl Relay {
                 }
             }
         });
-        let address = listening.recv_timeout(LIMIT).expect("the relay listens");
+        let address = listening.recv_timeout(LIMIT).unwrap_or_else(|error| {
+            panic!("{} under {first} does not say that it listens: {error}", program.display())
+        });
         let address = address.parse().expect("an address that parses");
         let pid = child_of(tool.id()).unwrap_or(tool.id());
         let relay = Self { tool, pid, address, rest, _program: ours };
