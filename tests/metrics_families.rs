@@ -228,7 +228,9 @@ fn frames_that_are_counted_together_count_as_if_one_after_the_other() {
     let [one_by_one, together] = [fresh(), fresh()];
     for direction in Direction::ALL {
         let frames = frames.map(|(bytes, micros)| (bytes, Duration::from_micros(micros)));
-        frames.map(|(bytes, latency)| one_by_one.frame_forwarded(direction, bytes, latency));
+        for (bytes, latency) in frames {
+            one_by_one.frame_forwarded(direction, bytes, latency);
+        }
         let (first, rest) = frames.split_at(1);
         for some in [first, rest] {
             together.frames_forwarded(direction, &mut some.iter().copied());

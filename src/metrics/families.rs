@@ -105,7 +105,14 @@ impl Observer for Families {
     }
 
     fn frames_forwarded(&self, direction: Direction, frames: &mut dyn Iterator<Item = (usize, Duration)>) {
-        self.frames.forward(direction as usize, frames);
+        let Some((bytes, latency)) = frames.next() else { return };
+        match frames.next() {
+            None => self.frame_forwarded(direction, bytes, latency),
+            Some(second) => {
+                let mut all = [(bytes, latency), second].into_iter().chain(frames);
+                self.frames.forward(direction as usize, &mut all);
+            }
+        }
     }
 
     fn frame_dropped(&self, direction: Direction, reason: DropReason) {

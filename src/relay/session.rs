@@ -390,11 +390,8 @@ impl<S: Transport + Unpin> Session<S> {
                     return Some((payload, now.saturating_duration_since(read_at)));
                 }
             }
-        })
-        .peekable();
-        if frames.peek().is_some() {
-            self.shared.observer.frames_forwarded(self.outbox.direction(), &mut frames);
-        }
+        });
+        self.shared.observer.frames_forwarded(self.outbox.direction(), &mut frames);
         self.outbox.settle(settled);
     }
 }

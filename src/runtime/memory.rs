@@ -9,11 +9,13 @@
 //! lay, most of them alone on a page. So each worker first takes those out of its cache, as what they are: memory to be had
 //! at once. They are freed by a thread that ends, whose cache ends with it.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::thread;
 use std::time::Duration;
 
 use async_io::Timer;
+use rustix::param::page_size;
 
 use super::worker::Worker;
 
@@ -122,9 +124,11 @@ fn is_much_more(resident: usize, than: usize) -> bool {
 
 /// What of this process is in memory, in KiB; 0 if the system does not say.
 fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    let mut statm = [0; 128];
+    let read = File::open("/proc/self/statm").and_then(|mut file| file.read(&mut statm)).unwrap_or(0);
+    let pages =
+        std::str::from_utf8(&statm[..read]).ok().and_then(|statm| statm.split(' ').nth(1)?.parse().ok());
+    pages.unwrap_or(0) * page_size() / 1024
 }
 
 async fn give_back(workers: &[Worker]) {
