@@ -2,9 +2,9 @@
 //!
 //! A level-triggered epoll loop. What is ready is read once, into one buffer that all connections share; every whole
 //! frame in it is unmasked and copied, with its envelope, into the outgoing buffer of its receiver; then each receiver that
-//! got something is written to once. So a lone frame costs three system calls and one copy, and less is not possible for it. Where a
-//! wait brings several frames for one receiver from different connections, less is: with `--batching` what all of them
-//! brought is written together, as the relay does. A `conn_id` is the number
+//! got something is written to once. So a lone frame costs three system calls and one copy, and less is not possible for it.
+//! Where a wait brings several frames for one receiver from different connections, less is: with `--batching` what all
+//! of them brought is written together, as the relay does. A `conn_id` is the number
 //! of the phone's slot, so that nothing has to be looked up. Buffers come from a shelf and go back when they are empty: nothing is
 //! allocated per frame, and an idle connection has none.
 //!
