@@ -71,7 +71,10 @@ pub(crate) struct Order {
 }
 
 /// Descriptors that the relay keeps for handshakes and for itself, and a few more.
-const OTHER_DESCRIPTORS: u64 = 512 + 64 + 64;
+const OTHER_DESCRIPTORS: usize = 512 + 64 + 64;
+
+/// Phones of each binary among connections that say nothing.
+pub(crate) const IDLE_PHONES: usize = 16;
 
 /// What the names of the cases begin with that show how something grows. They are played when they are asked for.
 pub(crate) const GROWTH: &str = "growth";
@@ -92,7 +95,7 @@ impl Case {
     }
 
     /// All of them, in the order of the table.
-    pub(crate) fn all(descriptors: u64) -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         let one = Play::Echo { in_flight: 1 };
         let eight = Play::Echo { in_flight: 8 };
         let mut all = vec![
@@ -106,11 +109,13 @@ impl Case {
             Self::new("open-30000", Play::Open { rate: 30_000 }),
             Self { phones: 0, ..Self::new("churn", Play::Churn { under_way: 1 }) },
             Self { binaries: 16, phones: 0, ..Self::new("churn-many", Play::Churn { under_way: 64 }) },
-            Self::idle(4000, descriptors),
-            Self::idle(16000, descriptors),
+            Self::idle(4000),
+            Self::idle(16000),
             Self { is_tls: true, ..Self::new("tls-one", one) },
             Self { is_tls: true, ..Self::new("tls-eight", eight) },
             Self { is_tls: true, frame: 64 * 1024, ..Self::new("tls-large", one) },
+            Self { is_tls: true, phones: 0, ..Self::new("tls-churn", Play::Churn { under_way: 1 }) },
+            Self { is_tls: true, name: "tls-idle-4000".to_owned(), ..Self::idle(4000) },
         ];
         let floods = [("none", Flood::None), ("paced", Flood::Paced(16 << 20)), ("full", Flood::Full)];
         for (name, flood) in floods {
@@ -128,9 +133,8 @@ impl Case {
             all.push(Self { binaries, phones: 1, ..Self::new(name, play) });
         }
         for neighbours in [0, 1000, 4000, 16000] {
-            let (neighbours, config) = with_connections(neighbours, 32, descriptors);
-            let name = format!("{GROWTH}-idle-{neighbours}");
-            all.push(Self { neighbours, config, ..Self::new(name, one) });
+            let case = Self { neighbours, ..Self::new(format!("{GROWTH}-idle-{neighbours}"), one) };
+            all.push(Self { config: case.limit(), ..case });
         }
         for workers in [1, 2] {
             for (name, play) in [("one", one), ("eight", eight)] {
@@ -142,27 +146,48 @@ impl Case {
         all
     }
 
-    fn idle(wanted: u64, descriptors: u64) -> Self {
-        let (connections, config) = with_connections(wanted, 0, descriptors);
-        Self {
-            frame: 4096,
-            // So that it does not take half a minute until the relay has forgotten a binary.
-            config: format!("{config}[session]\ngrace = \"1s\"\n"),
-            ..Self::new(format!("idle-{wanted}"), Play::Idle { connections })
-        }
+    fn idle(connections: usize) -> Self {
+        let case = Self::new(format!("idle-{connections}"), Play::Idle { connections });
+        // So that it does not take half a minute until the relay has forgotten a binary.
+        let config = format!("{}[session]\ngrace = \"1s\"\n", case.limit());
+        Self { frame: 4096, config, ..case }
+    }
+
+    /// Connections at the same time.
+    fn connections(&self) -> usize {
+        let others = match self.play {
+            Play::Idle { connections } => return connections,
+            Play::Churn { under_way } => under_way,
+            // The phone that does not read; the bystander and its binary.
+            Play::Slow { .. } => 1,
+            Play::Beside => 2,
+            _ => 0,
+        };
+        let neighbours = self.neighbours.div_ceil(IDLE_PHONES + 1) * (IDLE_PHONES + 1);
+        self.binaries * (1 + self.phones) + neighbours + others
+    }
+
+    /// What the relay's limit on connections must be. A tenth of it is kept for binaries, and they may be fewer than that.
+    fn places(&self) -> usize {
+        (self.connections() * 10).div_ceil(9)
+    }
+
+    fn limit(&self) -> String {
+        format!("[limits]\nconnections = {}\n", self.places())
+    }
+
+    /// How many descriptors a process must be allowed to open for this case.
+    pub(crate) fn descriptors(&self) -> u64 {
+        (self.places() + OTHER_DESCRIPTORS) as u64
+    }
+
+    /// Why it cannot be played with so few.
+    pub(crate) fn needs(&self, descriptors: u64) -> String {
+        format!("needs {} descriptors, and there are {descriptors} (ulimit -Hn)", self.descriptors())
     }
 
     /// Whether somebody who asks for `wanted` means this case: by its name, or by the beginning that it shares with others.
     pub(crate) fn is_meant_by(&self, wanted: &str) -> bool {
         self.name.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
-}
-
-/// As many connections as wanted, or as descriptors allow beside `others`; and the limit that lets them in.
-fn with_connections(wanted: u64, others: u64, descriptors: u64) -> (usize, String) {
-    let most = descriptors.saturating_sub(OTHER_DESCRIPTORS);
-    // A tenth of the limit is kept for binaries, and they are fewer than that here.
-    let connections = wanted.min((most * 9 / 10).saturating_sub(others));
-    let limit = most.min((connections + others) * 5 / 4).max(2);
-    (usize::try_from(connections).unwrap_or(usize::MAX), format!("[limits]\nconnections = {limit}\n"))
 }

@@ -13,6 +13,8 @@
 //! generator is the limit, and only the CPU per frame says something about the program under test.
 
 use std::error::Error;
+use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 mod arguments;
@@ -28,19 +30,24 @@ mod yardstick;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let done = match arguments.next().as_deref() {
-        Some(process::YARDSTICK) => process::end_with_parent().and_then(|()| yardstick::run()),
-        Some(process::GENERATOR) => {
-            process::end_with_parent().and_then(|()| generator::run(&arguments.next().unwrap_or_default()))
-        }
+    let mut arguments = std::env::args_os().skip(1);
+    let subcommand = arguments.next();
+    let done = match subcommand.as_deref().and_then(OsStr::to_str) {
+        Some(process::YARDSTICK) => process::end_with_parent()
+            .and_then(|()| yardstick::run(arguments.any(|argument| argument == process::BATCHING))),
+        Some(process::GENERATOR) => process::end_with_parent()
+            .and_then(|()| generator::run(&arguments.next().unwrap_or_default().to_string_lossy())),
         Some(process::GUARD) => process::guard(arguments),
         _ => driver::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bench: {error}");
+            // Whoever reads the table may have seen enough of it.
+            if !driver::is_closed_pipe(error.as_ref()) {
+                // There may be nobody to say it to.
+                let _ = writeln!(io::stderr(), "bench: {error}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -1,10 +1,9 @@
 //! The table: for each case its figures, and how the relay's compare with the yardstick's.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::Result;
 use crate::arguments::Arguments;
 use crate::case::{Case, Flood, Play};
 use crate::generator::Figures;
@@ -70,6 +69,7 @@ fn rows(play: Play) -> &'static [(&'static str, &'static str)] {
             ("per_s", "connects per second"),
             ("p50_us", "whole visit p50, us"),
             ("p99_us", "whole visit p99, us"),
+            ("p999_us", "whole visit p99.9, us"),
         ],
     }
 }
@@ -107,55 +107,65 @@ pub(crate) fn targets(case: &str) -> serde_json::Value {
 const DISTURBED: f64 = 0.05;
 
 /// What the columns are.
-pub(crate) fn print_head(has_other: bool, arguments: &Arguments) -> Result<()> {
-    println!("relay:     {}", arguments.program.display());
+pub(crate) fn print_head(out: &mut impl Write, arguments: &Arguments) -> io::Result<()> {
+    writeln!(out, "relay:     {}", arguments.program.display())?;
     if let Some(against) = &arguments.against {
-        println!("against:   {}", against.display());
+        writeln!(out, "against:   {}", against.display())?;
     }
-    println!(
-        "yardstick: a bare epoll loop; \"ratio\" is by it: median [min - max] of {} runs",
+    let written =
+        if arguments.batching { "when all that a wait brought is handled" } else { "after each read" };
+    writeln!(
+        out,
+        "yardstick: a bare epoll loop that writes {written}; \"ratio\" is by it: median [min - max] of {} runs",
         arguments.runs
-    );
-    print!("\n{:<23} {:<26} {:>10} ", "case", "figure", "relay");
-    if has_other {
-        print!("{:>10} ", "against");
+    )?;
+    write!(out, "\n{:<23} {:<26} {:>10} ", "case", "figure", "relay")?;
+    if arguments.against.is_some() {
+        write!(out, "{:>10} ", "against")?;
     }
-    print!("{:>10}  {:<22}", "yardstick", "ratio");
-    if has_other {
-        print!("{:<22}{:<22}", "against's ratio", "relay by against");
+    write!(out, "{:>10}  {:<22}", "yardstick", "ratio")?;
+    if arguments.against.is_some() {
+        write!(out, "{:<22}{:<22}", "against's ratio", "relay by against")?;
     }
-    println!("target");
-    Ok(std::io::stdout().flush()?)
+    writeln!(out, "target")
 }
 
 /// One line per figure.
-pub(crate) fn print_case(case: &Case, columns: &[Column]) {
-    let (Some(relay), Some(yardstick)) = (columns.first(), columns.last()) else { return };
+pub(crate) fn print_case(out: &mut impl Write, case: &Case, columns: &[Column]) -> io::Result<()> {
+    let (Some(relay), Some(yardstick)) = (columns.first(), columns.last()) else { return Ok(()) };
     if columns.iter().any(|column| column.runs.is_empty()) {
-        return;
+        return Ok(());
     }
     let other = columns.get(1..columns.len() - 1).and_then(<[Column]>::first);
     for (index, (figure, label)) in rows(case.play).iter().enumerate() {
-        print!("{:<23} {label:<26} ", if index == 0 { case.name.as_str() } else { "" });
+        write!(out, "{:<23} {label:<26} ", if index == 0 { case.name.as_str() } else { "" })?;
         for column in columns {
-            let values = column.runs.iter().filter_map(|run| run.get(*figure).copied()).collect();
-            print!("{:>10} ", number(median(values)));
+            write!(out, "{:>10} ", number(median(values(column, figure))))?;
         }
-        print!(" {:<22}", compare(relay, yardstick, figure));
+        write!(out, " {:<22}", compare(relay, yardstick, figure))?;
         if let Some(other) = other {
-            print!("{:<22}{:<22}", compare(other, yardstick, figure), compare(relay, other, figure));
+            write!(out, "{:<22}{:<22}", compare(other, yardstick, figure), compare(relay, other, figure))?;
         }
-        match target(&case.name, figure) {
-            Some(Target::Ratio(most)) => println!("ratio <= {most}"),
-            Some(Target::Value(most)) => println!("<= {most}"),
-            None => println!(),
-        }
+        let (allowed, most, reached) = match target(&case.name, figure) {
+            Some(Target::Ratio(most)) => ("ratio <= ", *most, median(ratios(relay, yardstick, figure))),
+            Some(Target::Value(most)) => ("<= ", *most, median(values(relay, figure))),
+            None => {
+                writeln!(out)?;
+                continue;
+            }
+        };
+        writeln!(out, "{allowed}{most}{}", if reached > most { "  MISSED" } else { "" })?;
     }
-    print_disturbance(columns);
+    print_disturbance(out, columns)
+}
+
+/// In place of the figures of a case that is not played.
+pub(crate) fn print_left_out(out: &mut impl Write, case: &Case, descriptors: u64) -> io::Result<()> {
+    writeln!(out, "{:<23} (left out: {})", case.name, case.needs(descriptors))
 }
 
 /// Says so if somebody else was busy on this machine, because then the times mean little.
-fn print_disturbance(columns: &[Column]) {
+fn print_disturbance(out: &mut impl Write, columns: &[Column]) -> io::Result<()> {
     let runs = columns.iter().flat_map(|column| &column.runs);
     let disturbed = |run: &&Figures| {
         let waited = |name: &str| run.get(name).is_some_and(|&part| part > DISTURBED);
@@ -163,16 +173,22 @@ fn print_disturbance(columns: &[Column]) {
     };
     let (all, disturbed) = (runs.clone().count(), runs.filter(disturbed).count());
     if disturbed > 0 {
-        println!(
+        writeln!(
+            out,
             "{:<23} ({disturbed} of {all} runs waited for a processor for more than {:.0} %)",
             "",
             DISTURBED * 100.0
-        );
+        )?;
     }
+    Ok(())
+}
+
+fn values(column: &Column, figure: &str) -> Vec<f64> {
+    column.runs.iter().filter_map(|run| run.get(figure).copied()).collect()
 }
 
 /// The ratios of the runs that were next to each other.
-fn compare(one: &Column, other: &Column, figure: &str) -> String {
+fn ratios(one: &Column, other: &Column, figure: &str) -> Vec<f64> {
     let mut ratios = Vec::new();
     for (one, other) in one.runs.iter().zip(&other.runs) {
         if let (Some(one), Some(other)) = (one.get(figure), other.get(figure)) {
@@ -180,6 +196,11 @@ fn compare(one: &Column, other: &Column, figure: &str) -> String {
         }
     }
     ratios.sort_by(f64::total_cmp);
+    ratios
+}
+
+fn compare(one: &Column, other: &Column, figure: &str) -> String {
+    let ratios = ratios(one, other, figure);
     match (ratios.first(), ratios.last()) {
         (Some(&least), Some(&most)) => format!("{:.2} [{least:.2} - {most:.2}]", median(ratios)),
         _ => String::new(),

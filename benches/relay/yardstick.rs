@@ -1,8 +1,10 @@
-//! The yardstick: the least that a relay of this protocol can do on one thread, with ordinary system calls.
+//! The yardstick: a relay of this protocol that does nothing beyond forwarding, on one thread, with ordinary system calls.
 //!
 //! A level-triggered epoll loop. What is ready is read once, into one buffer that all connections share; every whole
 //! frame in it is unmasked and copied, with its envelope, into the outgoing buffer of its receiver; then each receiver that
-//! got something is written to once. So a lone frame costs three system calls and one copy. A `conn_id` is the number
+//! got something is written to once. So a lone frame costs three system calls and one copy, and less is not possible for it.
+//! Where a wait brings several frames for one receiver from different connections, less is: with `--batching` what all
+//! of them brought is written together, as the relay does. A `conn_id` is the number
 //! of the phone's slot, so that nothing has to be looked up. Buffers come from a shelf and go back when they are empty: nothing is
 //! allocated per frame, and an idle connection has none.
 //!
@@ -61,9 +63,10 @@ struct Yardstick {
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
     binaries: HashMap<Vec<u8>, usize>,
-    /// Slots that are to be written to behind the read that is being handled.
+    /// Slots that are to be written to behind the read, or the wait, that is being handled.
     touched: Vec<usize>,
     shelf: Vec<Vec<u8>>,
+    is_batching: bool,
 }
 
 /// What became of a connection.
@@ -74,7 +77,7 @@ enum Fate {
 }
 
 /// Serves until the driver ends: prints the port, then nothing.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(is_batching: bool) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     println!("{}", listener.local_addr()?.port());
@@ -89,6 +92,7 @@ pub(crate) fn run() -> Result<()> {
         binaries: HashMap::new(),
         touched: Vec::new(),
         shelf: Vec::new(),
+        is_batching,
     };
     let mut buffer = vec![0; READ];
     let mut events = Vec::with_capacity(256);
@@ -106,6 +110,7 @@ pub(crate) fn run() -> Result<()> {
                 slot => yardstick.turn(usize::try_from(slot)?, flags, &mut buffer)?,
             }
         }
+        yardstick.write_touched()?;
     }
 }
 
@@ -146,7 +151,9 @@ impl Yardstick {
                 Ok(0) | Err(_) => Fate::Gone,
             };
         }
-        self.write_touched()?;
+        if !self.is_batching {
+            self.write_touched()?;
+        }
         if fate == Fate::Gone {
             self.forget(slot);
         }
@@ -157,6 +164,10 @@ impl Yardstick {
     fn write_touched(&mut self) -> Result<()> {
         while let Some(slot) = self.touched.pop() {
             let Some(connection) = &mut self.connections[slot] else { continue };
+            // Written when there was room again, or another connection has the slot now.
+            if connection.outgoing.is_empty() {
+                continue;
+            }
             if flush(&self.epoll, slot, connection, &mut self.shelf)? == Fate::Gone {
                 self.forget(slot);
             }

@@ -8,7 +8,9 @@
 
 pub(crate) mod frames;
 
+use std::cell::{Cell, RefCell};
 use std::hint::black_box;
+use std::process::exit;
 use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
@@ -21,24 +23,39 @@ const COUNTED: u32 = 64;
 
 /// The cases of one bench that the command line asks for: those whose names contain one of its words, or all.
 pub(crate) struct Bench {
-    wanted: Vec<String>,
+    wanted: Vec<Wanted>,
+    /// The names of the cases that there were so far.
+    names: RefCell<Vec<String>>,
+}
+
+struct Wanted {
+    word: String,
+    is_found: Cell<bool>,
 }
 
 impl Bench {
     /// From the command line. Prints the head of the table.
     pub(crate) fn begin() -> Self {
         // Cargo tells a bench that it is one.
-        let wanted = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+        let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+        if let Some(option) = words.iter().find(|word| word.starts_with('-')) {
+            eprintln!("bench: there is no option {option}; what is asked for is words of the names of cases");
+            exit(2);
+        }
         println!(
             "{:<52} {:>11} {:>11} {:>8} {:>9} {:>11}",
             "case", "ns (median)", "ns (best)", "GB/s", "allocs/op", "bytes/op"
         );
-        Self { wanted }
+        let wanted = words.into_iter().map(|word| Wanted { word, is_found: Cell::new(false) }).collect();
+        Self { wanted, names: RefCell::default() }
     }
 
     /// Whether that case is asked for.
-    pub(crate) fn wants(&self, name: &str) -> bool {
-        self.wanted.is_empty() || self.wanted.iter().any(|word| name.contains(word))
+    fn wants(&self, name: &str) -> bool {
+        self.names.borrow_mut().push(name.to_owned());
+        let asking = self.wanted.iter().filter(|wanted| name.contains(&wanted.word));
+        let asked = asking.map(|wanted| wanted.is_found.set(true)).count();
+        self.wanted.is_empty() || asked > 0
     }
 
     /// Measures `run`, which works on `bytes` bytes each time.
@@ -75,6 +92,19 @@ impl Bench {
         let mut samples: Vec<f64> = (0..SAMPLES).map(|_| nanoseconds(run())).collect();
         samples.sort_by(f64::total_cmp);
         line(name, samples[SAMPLES / 2], samples[0], bytes as f64, None);
+    }
+}
+
+/// When all cases have been there, it is known what names none.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let Some(unknown) = self.wanted.iter().find(|wanted| !wanted.is_found.get()) {
+            if !std::thread::panicking() {
+                let names = self.names.borrow().join("\n    ");
+                eprintln!("bench: no case has {:?} in its name; there are:\n    {names}", unknown.word);
+                exit(1);
+            }
+        }
     }
 }
 

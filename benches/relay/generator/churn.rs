@@ -10,7 +10,7 @@ use rustix::fd::OwnedFd;
 
 use super::Figures;
 use super::clients::put_masked;
-use super::dial::{Dialler, Who};
+use super::dial::{Dialler, Who, ended_early};
 use super::meter::{Durations, Meter};
 use super::stream::Stream;
 use crate::Result;
@@ -78,6 +78,9 @@ impl Churn {
         }
         if count > 0 {
             return Ok(None);
+        }
+        if !visit.is_upgraded {
+            return Err(ended_early(&visit.came));
         }
         if !visit.has_code {
             return Err("a phone's connection ended without a close frame".into());

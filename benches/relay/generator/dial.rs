@@ -3,6 +3,7 @@
 //! The relay counts upgrades and connections by client address, and runs with its default limits; so every sixteen connections
 //! come from another address of the loopback network.
 
+use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -18,6 +19,9 @@ use crate::case::Order;
 
 /// Connections from one address: below `limits.upgrade_burst` and `limits.connections_per_address`.
 const PER_ADDRESS: u32 = 16;
+
+/// Addresses that one dialler has for itself.
+const OF_THE_FIRST: u32 = 254 * 256;
 
 /// How long the other side may take for an upgrade.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,6 +48,11 @@ impl Dialler {
         let accept = derive_accept_key(KEY.as_bytes()).to_ascii_lowercase();
         let tls = order.certificate.as_deref().map(trusting).transpose()?;
         Ok(Self { target: order.address, tls, dialled: 0, accept })
+    }
+
+    /// One beside another, from addresses that the other does not come to.
+    pub(crate) fn beside(order: &Order) -> Result<Self> {
+        Ok(Self { dialled: OF_THE_FIRST * PER_ADDRESS, ..Self::new(order)? })
     }
 
     /// The next address: 127.1.0.1 and up.
@@ -76,7 +85,8 @@ impl Dialler {
         Ok(stream)
     }
 
-    /// The length of the answer's head if all of it is there and says yes.
+    /// The length of the answer's head if all of it is there and says yes. A refusal is waited for to its end, because its body
+    /// says why.
     pub(crate) fn answered(&self, answer: &[u8]) -> Result<Option<usize>> {
         let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
         let head = String::from_utf8_lossy(&answer[..end]);
@@ -84,7 +94,8 @@ impl Dialler {
         if head.starts_with("HTTP/1.1 101 ") && head.to_ascii_lowercase().contains(&self.accept) {
             Ok(Some(end + 4))
         } else {
-            Err(format!("the upgrade was answered with {head:?}").into())
+            let body = &answer[end + 4..];
+            if body.len() < body_len(&head) { Ok(None) } else { Err(refusal(answer)) }
         }
     }
 
@@ -97,7 +108,7 @@ impl Dialler {
             let mut bytes = [0; 512];
             let count = stream.read(&mut bytes)?;
             if count == 0 {
-                return Err("the connection ended in the upgrade".into());
+                return Err(ended_early(&answer));
             }
             answer.extend_from_slice(&bytes[..count]);
             if let Some(head) = self.answered(&answer)? {
@@ -107,4 +118,22 @@ impl Dialler {
             }
         }
     }
+}
+
+/// Why a connection that ended before it was upgraded is an error.
+pub(crate) fn ended_early(answer: &[u8]) -> Box<dyn Error> {
+    if answer.is_empty() { "the connection ended in the upgrade".into() } else { refusal(answer) }
+}
+
+fn refusal(answer: &[u8]) -> Box<dyn Error> {
+    format!("the upgrade was answered with {:?}", String::from_utf8_lossy(answer)).into()
+}
+
+/// What the head says of the body's length.
+fn body_len(head: &str) -> usize {
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    });
+    length.unwrap_or(0)
 }

@@ -10,7 +10,7 @@ use super::dial::Dialler;
 use super::meter::{Durations, Meter};
 use super::phones::{Frames, Phones};
 use crate::Result;
-use crate::case::Order;
+use crate::case::{IDLE_PHONES, Order};
 
 /// Servers beyond this number have the connections that say nothing.
 const NEIGHBOURS: usize = 10_000;
@@ -122,6 +122,7 @@ impl Play for Echo {
 /// Plays it with these servers, each with so many phones.
 pub(crate) fn play(
     order: &Order,
+    dialler: &mut Dialler,
     servers: Range<usize>,
     phones: usize,
     in_flight: usize,
@@ -129,10 +130,9 @@ pub(crate) fn play(
 ) -> Result<Figures> {
     let case = &order.case;
     let mut clients = Clients::new()?;
-    let mut dialler = Dialler::new(order)?;
-    let phones = Phones::connect(&mut clients, &mut dialler, servers, phones)?;
-    let idle = NEIGHBOURS..NEIGHBOURS + case.neighbours.div_ceil(17);
-    Phones::connect(&mut clients, &mut dialler, idle, 16)?;
+    let phones = Phones::connect(&mut clients, dialler, servers, phones)?;
+    let idle = NEIGHBOURS..NEIGHBOURS + case.neighbours.div_ceil(IDLE_PHONES + 1);
+    Phones::connect(&mut clients, dialler, idle, IDLE_PHONES)?;
     let mut echo = Echo::new(phones, case.frame, in_flight, next)?;
     echo.begin(&mut clients)?;
     let mut meter = Meter::start(order);

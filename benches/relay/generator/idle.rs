@@ -8,11 +8,8 @@ use super::clients::{Clients, Play};
 use super::dial::Dialler;
 use super::phones::{Frames, Phones, is_notice};
 use crate::Result;
-use crate::case::Order;
+use crate::case::{IDLE_PHONES, Order};
 use crate::process::{get, resident};
-
-/// Phones of each binary.
-const PHONES: usize = 16;
 
 /// Twice the interval in which the relay looks whether memory is to be given back, and a little more.
 const GIVES_BACK: Duration = Duration::from_secs(11);
@@ -48,8 +45,8 @@ impl Play for Idle {
 /// Connections of one wave, which have come.
 fn come(dialler: &mut Dialler, connections: usize, frame: usize) -> Result<(Clients, Idle)> {
     let mut clients = Clients::new()?;
-    let binaries = (connections / (PHONES + 1)).max(1);
-    let phones = Phones::connect(&mut clients, dialler, 0..binaries, PHONES)?;
+    let binaries = (connections / (IDLE_PHONES + 1)).max(1);
+    let phones = Phones::connect(&mut clients, dialler, 0..binaries, IDLE_PHONES)?;
     let frames = (0..phones.list.len()).map(|phone| Frames::new(phone, frame)).collect::<Result<Vec<_>>>()?;
     Ok((clients, Idle { phones, frames, back: 0 }))
 }

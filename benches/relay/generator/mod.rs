@@ -1,4 +1,5 @@
-//! The generator: binaries and phones of one case, in a process of their own, on one thread.
+//! The generator: binaries and phones of one case, in a process of their own, on one thread; only
+//! the bystander of `beside` has a second.
 //!
 //! It gets an order on its command line, plays it, and prints one JSON object of figures by name. Every frame that arrives is
 //! compared, byte by byte, with the one that was sent, and must be the next of its phone; anything unexpected ends the
@@ -33,9 +34,11 @@ pub(crate) fn run(order: &str) -> Result<()> {
     let order: Order = serde_json::from_str(order)?;
     process::raise_descriptor_limit()?;
     let (all, phones) = (0..order.case.binaries, order.case.phones);
+    let echo =
+        |in_flight, next| echo::play(&order, &mut dial::Dialler::new(&order)?, all, phones, in_flight, next);
     let figures = match order.case.play {
-        Play::Echo { in_flight } => echo::play(&order, all, phones, in_flight, echo::Next::Same)?,
-        Play::EchoInTurn { in_flight } => echo::play(&order, all, phones, in_flight, echo::Next::InTurn)?,
+        Play::Echo { in_flight } => echo(in_flight, echo::Next::Same)?,
+        Play::EchoInTurn { in_flight } => echo(in_flight, echo::Next::InTurn)?,
         Play::Beside => beside::play(&order)?,
         Play::Open { rate } => open::play(&order, rate)?,
         Play::Slow { flood } => slow::play(&order, flood)?,
