@@ -3,7 +3,7 @@
 //! The C library's allocator gives back what is free at the end of its heap, and one small allocation that lives long keeps all before it.
 //! After a wave of connections, or of frames that waited, nearly all of that is free and stays resident. `malloc_trim(3)` gives back every free page.
 //! Meanwhile nobody can allocate who needs more than a thread has at hand: that was 1.7 ms for each 10 MiB that were free, and is why it is not called
-//! often. How much is free only the allocator knows, so what counts is how many connections there are, and how much is resident: see [`Watch`].
+//! often. How much is free only the allocator knows, so what counts is how many connections there are, and how much is resident (`Watch`).
 //!
 //! To the allocator, what a thread has freed and keeps at hand is not free: a few blocks of each small size, which lie wherever the last connections
 //! lay, most of them alone on a page. So each worker first takes those out of its cache, as what they are: memory to be had
