@@ -265,10 +265,16 @@ impl AsyncRead for TlsSocket {
             }
             let opened = this.poll_open(cx, buf);
             // What is to be answered to what was read; if the kernel takes none of it now, the next write carries it.
-            if let Poll::Ready(Err(error)) = this.poll_send(cx) {
-                return Poll::Ready(Err(error));
-            }
-            let count = ready!(opened).map_err(Broken::into_io)?;
+            let sent = this.poll_send(cx);
+            let Poll::Ready(opened) = opened else {
+                // If nothing can be sent any more, what the peer said before that is heard first.
+                return if let Poll::Ready(Err(error)) = sent {
+                    Poll::Ready(Err(error))
+                } else {
+                    Poll::Pending
+                };
+            };
+            let count = opened.map_err(Broken::into_io)?;
             if count > 0 {
                 this.has_heard = false;
                 return Poll::Ready(Ok(count));

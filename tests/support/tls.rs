@@ -3,6 +3,7 @@
 //! A [`Tunnel`] takes plain connections and passes their bytes on through TLS, from the address that the client comes from. It
 //! passes on an end and a reset as what they are, so that a test for plain connections says the same about connections with TLS.
 
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -200,15 +201,22 @@ async fn pass_on(near: TcpStream, target: SocketAddr, connector: &TlsConnector) 
         return;
     };
     let (mut from_far, mut to_far) = smol::io::split(tls);
+    // Who resets a connection may have said something before.
+    let (is_heard_out, is_broken) = (Cell::new(false), Cell::new(false));
     let up = async {
         let mut buf = vec![0; 16 * 1024];
         let mut reader = near.clone();
         loop {
             match reader.read(&mut buf).await? {
-                0 => return to_far.close().await,
+                0 if is_broken.get() => return Err(io::ErrorKind::ConnectionReset.into()),
+                0 => {
+                    is_heard_out.set(true);
+                    return to_far.close().await;
+                }
                 count => {
                     // A relay that hung up may have said why: the other direction tells.
                     if to_far.write_all(&buf[..count]).await.is_err() || to_far.flush().await.is_err() {
+                        is_heard_out.set(true);
                         return Ok(());
                     }
                 }
@@ -221,7 +229,15 @@ async fn pass_on(near: TcpStream, target: SocketAddr, connector: &TlsConnector) 
         loop {
             match from_far.read(&mut buf).await {
                 Ok(0) => return near.shutdown(Shutdown::Write),
-                Ok(count) => writer.write_all(&buf[..count]).await?,
+                Ok(count) => {
+                    if let Err(error) = writer.write_all(&buf[..count]).await {
+                        if is_heard_out.get() {
+                            return Err(error);
+                        }
+                        is_broken.set(true);
+                        return future::pending().await;
+                    }
+                }
                 // The end without a goodbye is an end.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return near.shutdown(Shutdown::Write);
