@@ -4,9 +4,11 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::client::{Client, STALLING};
-use support::eventually;
 use support::relay::Relay;
+use support::{eventually, eventually_within};
 
 const BINARIES: usize = 60;
 const PHONES: usize = 16;
@@ -31,7 +33,8 @@ fn wave(relay: &Relay, name: &str) -> Vec<Client> {
 /// Waits until at most a quarter of it is left. What the threads' caches alone would keep of many connections is more than this.
 fn is_given_back(relay: &Relay, held: u64, before: u64) {
     let most = before + (held - before) / 4;
-    eventually("memory is given back", || match relay.anonymous_memory() {
+    // A try that comes too early is repeated after twice as long.
+    eventually_within(Duration::from_secs(90), "memory is given back", || match relay.anonymous_memory() {
         now if now <= most => Ok(()),
         now => Err(format!("{now} KiB of {held}, and {before} before")),
     });
