@@ -57,10 +57,10 @@ impl Socket {
         }
     }
 
-    /// The next write is tried, although the last one found no room and the kernel has not told of any since. It tells when half of
-    /// what it may hold is free, and takes something before that.
+    /// The next read and write are tried, whatever the kernel has told of. It tells of room when half of what it may hold is free, and takes
+    /// something before that; and what came together with a reset may be there before it is told of.
     pub(super) fn ask_again(&self) {
-        self.registration.assume_writable();
+        self.registration.assume_ready();
     }
 
     /// Waits for bytes and copies them without taking them. 0 when the peer has ended its side.

@@ -264,17 +264,10 @@ impl AsyncRead for TlsSocket {
                 return Pin::new(&mut this.socket).poll_read(cx, buf);
             }
             let opened = this.poll_open(cx, buf);
-            // What is to be answered to what was read; if the kernel takes none of it now, the next write carries it.
-            let sent = this.poll_send(cx);
-            let Poll::Ready(opened) = opened else {
-                // If nothing can be sent any more, what the peer said before that is heard first.
-                return if let Poll::Ready(Err(error)) = sent {
-                    Poll::Ready(Err(error))
-                } else {
-                    Poll::Pending
-                };
-            };
-            let count = opened.map_err(Broken::into_io)?;
+            // What is to be answered to what was read. If the kernel takes none of it now, the next write carries it; if it never will,
+            // that write says so, and what the peer said before is heard first.
+            let _ = this.poll_send(cx);
+            let count = ready!(opened).map_err(Broken::into_io)?;
             if count > 0 {
                 this.has_heard = false;
                 return Poll::Ready(Ok(count));

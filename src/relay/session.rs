@@ -197,6 +197,7 @@ impl<S: Transport + Unpin> Session<S> {
                 Poll::Ready(Ok(())) => more,
                 Poll::Ready(Err(_)) => {
                     self.write_failed = true;
+                    self.socket.ask_again();
                     break;
                 }
                 // The socket will wake us.

@@ -14,7 +14,7 @@ pub trait Transport: AsyncRead + AsyncWrite {
         0
     }
 
-    /// The next write asks the kernel, even if it has not told of room since it had none.
+    /// The next read and the next write ask the kernel, even if it has not told of anything to read, or of room, since there was none.
     fn ask_again(&mut self) {}
 
     /// Whether bytes came since this was last asked that no read has told of: they are of something that is not whole yet.

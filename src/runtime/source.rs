@@ -116,9 +116,10 @@ impl Registration {
         self.reactor.forget(socket);
     }
 
-    /// The next write is tried.
-    pub fn assume_writable(&self) {
-        self.source.lock().write.ready = true;
+    /// The next read and the next write are tried.
+    pub fn assume_ready(&self) {
+        let mut sides = self.source.lock();
+        (sides.read.ready, sides.write.ready) = (true, true);
     }
 
     /// Tries `read` when there may be something, which is asked for up to `wanted` bytes. It answers with `WouldBlock` if there is
@@ -240,5 +241,25 @@ mod tests {
             Vec::new()
         };
         assert_eq!(worker.block_on(future::or(reads, late)), b"beforebehind");
+    }
+
+    #[test]
+    fn what_the_kernel_has_not_told_of_is_read_when_it_is_assumed() {
+        let (mut sender, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        // Nobody drives it, so nothing is told.
+        let worker = Worker::new().unwrap();
+        let registration = worker.register(&receiver).unwrap();
+        let mut buffer = [0; 64];
+        let mut read = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            registration.poll_read(&mut cx, 64, || (&receiver).read(&mut buffer))
+        };
+        sender.write_all(b"said").unwrap();
+        assert!(read().is_pending());
+        registration.assume_ready();
+        assert!(matches!(read(), Poll::Ready(Ok(4))));
+        registration.assume_ready();
+        assert!(read().is_pending(), "there is nothing more");
     }
 }
