@@ -56,6 +56,13 @@ struct Stalled {
     asked: Instant,
 }
 
+impl Stalled {
+    /// When it is to be asked again.
+    fn next_question(self, settings: &Settings) -> Instant {
+        self.asked + settings.write_timeout / QUESTIONS
+    }
+}
+
 /// What the patience with one connection depends on.
 #[derive(Debug)]
 pub(super) struct Deadlines {
@@ -113,7 +120,7 @@ impl Deadlines {
     /// The socket takes nothing at `now`, as far as is known. Returns whether to ask it again.
     pub(super) fn stalls(&mut self, now: Instant, settings: &Settings) -> bool {
         let stalled = self.stalled.get_or_insert(Stalled { since: now, asked: now });
-        let is_time = now >= stalled.asked + settings.write_timeout / QUESTIONS;
+        let is_time = now >= stalled.next_question(settings);
         if is_time {
             stalled.asked = now;
         }
@@ -138,7 +145,7 @@ impl Deadlines {
 
     /// What is due at `now`, when there is nothing left to write or to read.
     pub(super) fn due(&self, now: Instant, settings: &Settings) -> Due {
-        let write = self.stalled.map(|stalled| stalled.asked + settings.write_timeout / QUESTIONS);
+        let write = self.stalled.map(|stalled| stalled.next_question(settings));
         if write.is_some_and(|at| now >= at) {
             return Due::Write;
         }

@@ -220,7 +220,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (direction, bytes, latency);
     }
 
-    /// The same of several frames at once, if only one or none, each with its `bytes` and `latency`. All of them are to be taken.
+    /// The same of any number of frames at once, each with its `bytes` and `latency`. All of them are to be taken.
     fn frames_forwarded(&self, direction: Direction, frames: &mut dyn Iterator<Item = (usize, Duration)>) {
         frames.for_each(|(bytes, latency)| self.frame_forwarded(direction, bytes, latency));
     }

@@ -198,7 +198,7 @@ impl<S: Transport + Unpin> Session<S> {
                 Poll::Ready(Err(_)) => {
                     self.write_failed = true;
                     self.socket.ask_again();
-                    break;
+                    return self.poll_last_read(leg, cx);
                 }
                 // The socket will wake us.
                 Poll::Pending => {
@@ -212,9 +212,6 @@ impl<S: Transport + Unpin> Session<S> {
                 }
                 break;
             }
-        }
-        if self.write_failed {
-            return self.poll_last_read(leg, cx);
         }
         let mut read = self.poll_read(leg, cx);
         if matches!(read, Poll::Ready(Ok(()))) && self.emptied {
